@@ -1,0 +1,90 @@
+"""Names on the bus: streams, subjects, buckets. Nothing else invents one."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+VERSION = "v1"
+PREFIX = f"tw.{VERSION}"
+
+Stage = Literal["profile", "map", "codesign", "kernel", "simulate"]
+STAGES: tuple[Stage, ...] = ("profile", "map", "codesign", "kernel", "simulate")
+
+#: Stage -> the service that does it.
+SERVICES: dict[Stage, str] = {
+    "profile": "profiler",
+    "map": "mapper",
+    "codesign": "codesigner",
+    "kernel": "kernelgen",
+    "simulate": "simulator",
+}
+PIPELINE = "pipeline"
+
+RUN_STREAM = "TW_RUN"
+DONE_STREAM = "TW_DONE"
+EVENT_STREAM = "TW_EVT"
+DEAD_STREAM = "TW_DEAD"
+BLOB_STREAM = "TW_BLOB"
+
+RUNS_BUCKET = "tw_runs"
+TASKS_BUCKET = "tw_tasks"
+RESULTS_BUCKET = "tw_results"
+ATTEMPTS_BUCKET = "tw_attempts"
+
+SUBMIT = f"{PREFIX}.run.submit"
+EventKind = Literal["accepted", "queued", "started", "progress", "partial", "retry", "result", "error", "cancelled", "state", "log"]
+
+
+def job_stream(stage: Stage) -> str:
+    """The work queue of a stage, e.g. ``TW_JOB_PROFILE``."""
+    return f"TW_JOB_{stage.upper()}"
+
+
+def job_subject(stage: Stage) -> str:
+    """Where a stage's jobs are published."""
+    return f"{PREFIX}.job.{stage}"
+
+
+def done_subject(run: str) -> str:
+    """Where the outcomes of a run's tasks are published."""
+    return f"{PREFIX}.done.{run}"
+
+
+def event_subject(run: str, stage: str, task: str, kind: EventKind) -> str:
+    """Where one event is published; `stage` and `task` are ``run`` and ``-`` for events of the run itself."""
+    return f"{PREFIX}.evt.{run}.{stage}.{task}.{kind}"
+
+
+def events_of(run: str) -> str:
+    """All events of a run."""
+    return f"{PREFIX}.evt.{run}.>"
+
+
+def cancel_subject(run: str) -> str:
+    """Core subject that hurries a cancellation; the flag in the run state is what counts."""
+    return f"{PREFIX}.ctl.cancel.{run}"
+
+
+def dead_subject(stage: str) -> str:
+    """Where given-up jobs are kept with their reason."""
+    return f"{PREFIX}.dead.{stage}"
+
+
+def durable(stream: str) -> str:
+    """The one durable consumer of a work queue."""
+    return f"{stream.lower()}_workers"
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """Sizes and ages that bootstrap gives the streams (seconds, bytes)."""
+
+    job_messages: int = 20_000
+    duplicate_window: float = 600.0
+    event_age: float = 7 * 86400.0
+    result_age: float = 30 * 86400.0
+    blob_age: float = 37 * 86400.0
+    run_age: float = 30 * 86400.0
+    result_bytes: int = 1 << 30
+    blob_bytes: int = 1 << 31
