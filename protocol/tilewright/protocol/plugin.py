@@ -1,4 +1,4 @@
-"""The six plugin interfaces: what a plugin is asked, what it answers, and the context it works in.
+"""The plugin interfaces: what a plugin is asked, what it answers, and the context it works in.
 
 A plugin is a class without constructor arguments, registered under an entry-point group ``tilewright.<kind>.v1``. It is
 imported on first use, inside a worker's child process, and instantiated once per job. Requests and answers are structs;
@@ -25,10 +25,20 @@ from .cost import Claim, Cost, Objective, Schedule
 from .errors import TilewrightError
 from .kernel import Kernel
 from .mapping import Mapping
+from .validation import ValidationReport
 from .workload import Operator, Workload
 
-Kind = Literal["frontends", "targets", "mappers", "codesigners", "simulators", "emitters"]
-KINDS: tuple[Kind, ...] = ("frontends", "targets", "mappers", "codesigners", "simulators", "emitters")
+Kind = Literal["frontends", "targets", "mappers", "codesigners", "simulators", "emitters", "formats", "validations"]
+KINDS: tuple[Kind, ...] = (
+    "frontends",
+    "targets",
+    "mappers",
+    "codesigners",
+    "simulators",
+    "emitters",
+    "formats",
+    "validations",
+)
 
 #: Option values: what both a command line and a message can say.
 Option = bool | int | float | str
@@ -130,6 +140,15 @@ class SimResult(msgspec.Struct, frozen=True, omit_defaults=True):
     model: str
     #: Resource -> share of the cycles, per schedule.
     attribution: tuple[dict[str, float], ...] = ()
+
+
+class Document(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What files in one format describe; parts that they do not mention are None."""
+
+    operator: Operator | None = None
+    architecture: Architecture | None = None
+    constraints: Constraints | None = None
+    mapping: Mapping | None = None
 
 
 class Evaluation(Protocol):
@@ -236,6 +255,25 @@ class Emitter(Protocol):
         """Generate (and verify where possible) the kernel."""
 
 
+class Format(Protocol):
+    """Reads and writes descriptions in a file format."""
+
+    def read(self, paths: Sequence[str]) -> Document:
+        """Parse files into one document; `InvalidInput` names file, line, column and what was expected."""
+
+    def write(self, document: Document) -> dict[str, str]:
+        """File name -> text that describes the document."""
+
+
+class Validation(Protocol):
+    """Re-measures Tilewright against reference data."""
+
+    options: ClassVar[dict[str, str]]
+
+    def run(self, path: str | None, options: Options) -> ValidationReport:
+        """Compare on a file (``.gz`` too), or on the data shipped with the suite."""
+
+
 #: Kind -> (interface, methods that must be callable).
 INTERFACES: dict[Kind, tuple[type, tuple[str, ...]]] = {
     "frontends": (Frontend, ("models", "load")),
@@ -244,4 +282,6 @@ INTERFACES: dict[Kind, tuple[type, tuple[str, ...]]] = {
     "codesigners": (Codesigner, ("search",)),
     "simulators": (Simulator, ("run",)),
     "emitters": (Emitter, ("emit",)),
+    "formats": (Format, ("read", "write")),
+    "validations": (Validation, ("run",)),
 }
