@@ -1,0 +1,1 @@
+"""An example of a Tilewright plugin package."""
