@@ -10,7 +10,7 @@ from tilewright.protocol import codec, registry
 from tilewright.protocol.context import HostContext
 from tilewright.protocol.errors import InvalidInput
 from tilewright.protocol.kernel import Kernel
-from tilewright.protocol.plugin import Budget, Emitter, EmitRequest, Options
+from tilewright.protocol.plugin import Budget, EmitRequest, Emitter, Options
 
 from . import samples
 
