@@ -28,6 +28,7 @@ class RunRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     frontend_options: Options = {}
     #: Values of the target's design-space parameters.
     target_parameters: dict[str, int] = {}
+    #: Stages whose answers are wanted; what they need is run too (`run.closure`).
     stages: tuple[Stage, ...] = STAGES
     objective: Objective = "edp"
     mapper: str = "cosa"
@@ -184,10 +185,12 @@ class Failure(msgspec.Struct, frozen=True, omit_defaults=True):
     exit_code: int = 1
 
 
-class Submit(msgspec.Struct, frozen=True):
+class Submit(msgspec.Struct, frozen=True, omit_defaults=True):
     """CLI -> pipeline: start a run."""
 
     request: RunRequest
+    #: Blob key of the encoded request, when it carries a workload or an architecture; `request` is then without them.
+    blob: str = ""
 
 
 class StartJob(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -42,9 +42,12 @@ def job_stream(stage: Stage) -> str:
     return f"TW_JOB_{stage.upper()}"
 
 
-def job_subject(stage: Stage) -> str:
-    """Where a stage's jobs are published."""
-    return f"{PREFIX}.job.{stage}"
+def job_subject(stage: Stage, run: str = "*", task: str = "*") -> str:
+    """Where the job of a task is published: whether a job is still queued or in work can be asked of the stream by subject.
+
+    Without a task, or a run, it is the filter for all of them: what a stage's stream takes.
+    """
+    return f"{PREFIX}.job.{stage}.{run}.{task}"
 
 
 def done_subject(run: str) -> str:
