@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Annotated
 
 import msgspec
 
-from .errors import InvalidArchitecture
+from .errors import InvalidArchitecture, suggest
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 NonNegative = Annotated[float, msgspec.Meta(ge=0)]
@@ -134,8 +135,9 @@ class Architecture(msgspec.Struct, frozen=True, omit_defaults=True):
         names = [level.name for level in self.levels]
         if len(set(names)) != len(names):
             raise InvalidArchitecture(f"levels: {names} names a level twice")
-        inner: Compute | Level = self.compute
-        for part in (self.compute, *self.levels):
+        parts: tuple[Compute | Level, ...] = (self.compute, *self.levels)
+        inner = parts[0]
+        for part in parts:
             if part.instances != part.mesh_x * part.mesh_y:
                 raise InvalidArchitecture(
                     f"{part.name}.instances: {part.instances}, expected mesh_x x mesh_y = {part.mesh_x * part.mesh_y}"
@@ -200,6 +202,23 @@ class DesignSpace(msgspec.Struct, frozen=True):
     """The numbers of a target that may change."""
 
     parameters: tuple[Parameter, ...] = ()
+
+    def resolve(self, overrides: Mapping[str, int]) -> dict[str, int]:
+        """Every parameter's value: the override, or the default.
+
+        Any integer between a parameter's limits is accepted; `Parameter.values` says which ones a search visits.
+        Raises `InvalidArchitecture` for an unknown name (with the nearest one) or a value outside of the limits.
+        """
+        known = {parameter.name: parameter for parameter in self.parameters}
+        for name, value in overrides.items():
+            if name not in known:
+                raise InvalidArchitecture(f"design-space parameter {name!r} is unknown{suggest(name, known)}")
+            parameter = known[name]
+            if isinstance(value, bool) or not isinstance(value, int) or not parameter.low <= value <= parameter.high:
+                raise InvalidArchitecture(
+                    f"{name}: {value!r}, expected an integer from {parameter.low} to {parameter.high} {parameter.unit}"
+                )
+        return {name: overrides.get(name, parameter.default) for name, parameter in known.items()}
 
 
 class LevelConstraint(msgspec.Struct, frozen=True, omit_defaults=True):

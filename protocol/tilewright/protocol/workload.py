@@ -109,6 +109,8 @@ class Operator(msgspec.Struct, frozen=True, omit_defaults=True):
     function: str = MULTIPLY_ACCUMULATE
     #: Dims that a non-linear function reduces over (softmax, normalizations).
     reduced_dims: tuple[str, ...] = ()
+    #: Bits of one word of the trained vector that a contraction adds to its result; 0: it has none.
+    bias_bits: int = 0
 
     def __post_init__(self) -> None:
         names = [dim.name for dim in self.dims]
@@ -127,6 +129,10 @@ class Operator(msgspec.Struct, frozen=True, omit_defaults=True):
             raise InvalidOperator(f"output: {self.output!r} is not one of the tensors {tensors}")
         if self.accumulator_bits < 1:
             raise InvalidOperator(f"accumulator_bits: {self.accumulator_bits}, expected >= 1")
+        if self.bias_bits < 0 or (self.bias_bits and not self.is_contraction):
+            raise InvalidOperator(
+                f"bias_bits: {self.bias_bits} for {self.function}, expected >= 0, and 0 unless it is {MULTIPLY_ACCUMULATE}"
+            )
         for unknown in sorted(set(self.reduced_dims) - set(names)):
             raise InvalidOperator(f"reduced_dims: {unknown!r} is not one of the dims {names}")
         for tensor in self.tensors:
@@ -190,9 +196,18 @@ class Operator(msgspec.Struct, frozen=True, omit_defaults=True):
         return math.prod(self.shape(name))
 
     @property
+    def bias_words(self) -> int:
+        """Words of the bias: one per index of the dims that the result shares with a static operand (K, and G); 0 without bias."""
+        if not self.bias_bits:
+            return 0
+        static = {dim for tensor in self.tensors if tensor.static for dim in tensor.dims}
+        return math.prod(self.bounds[dim] for dim in static & self.tensor(self.output).dims)
+
+    @property
     def read_bytes(self) -> int:
-        """Compulsory bytes read: every operand once."""
-        return sum(_bytes(self.elements(t.name), t.bits) for t in self.tensors if t.name != self.output)
+        """Compulsory bytes read: every operand once, the bias too."""
+        operands = sum(_bytes(self.elements(t.name), t.bits) for t in self.tensors if t.name != self.output)
+        return operands + _bytes(self.bias_words, self.bias_bits)
 
     @property
     def write_bytes(self) -> int:
