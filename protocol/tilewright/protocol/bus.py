@@ -1,135 +1,51 @@
 """NATS, behind one small class. Everything that talks to a server goes through here.
 
-This file is the contract; bodies follow.
+What a caller may rely on: every publish to a stream and every write to a bucket happens once, whatever the connection does
+meanwhile; every wait wakes up when the connection comes back; nothing waits for ever on a connection that is closed for good.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+import asyncio
+import importlib.metadata
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
-import msgspec
+import nats.errors
+import nats.js.errors
+from nats.aio.msg import Msg
 
+from . import _discovery, subjects
+from ._blobs import Blobs
+from ._bucket import Bucket, Entry
+from ._connection import Connection, not_bootstrapped
+from ._discovery import ServiceInfo
+from ._events import Reader, StreamEvent
+from ._publish import publish
+from ._queue import Delivery, Queue
+from ._settings import BusSettings
 
-class BusSettings(msgspec.Struct, frozen=True, omit_defaults=True):
-    """How to reach the server. Secrets are read from files, never from arguments."""
+__all__ = ["Bucket", "Bus", "BusSettings", "Delivery", "Entry", "Queue", "ServiceInfo", "StreamEvent"]
 
-    #: ``nats://`` or ``tls://`` URLs, comma separated.
-    url: str
-    #: Token (embedded server); normally read from a 0600 file by the caller.
-    token: str = ""
-    #: Path of a ``.creds`` file.
-    credentials: str = ""
-    #: Path of an nkey seed file.
-    nkey_seed: str = ""
-    #: Path of a CA bundle for ``tls://``.
-    ca: str = ""
-    #: Seconds for the first connection.
-    connect_timeout: float = 5.0
-    #: Client name shown by the server.
-    name: str = "tilewright"
-
-
-class Delivery:
-    """One job taken from a queue. It is ours until `ack`, `nak` or `term`, or until ack_wait passes without `in_progress`."""
-
-    data: bytes
-    headers: dict[str, str]
-    subject: str
-    #: 1 for the first delivery.
-    deliveries: int
-    stream_sequence: int
-
-    async def ack(self) -> None:
-        """Done; returns once the server has confirmed."""
-        raise NotImplementedError
-
-    async def nak(self, delay: float = 0.0) -> None:
-        """Give it back; it is delivered again after `delay` seconds."""
-        raise NotImplementedError
-
-    async def term(self) -> None:
-        """Never deliver it again."""
-        raise NotImplementedError
-
-    async def in_progress(self) -> None:
-        """Still working: restart ack_wait."""
-        raise NotImplementedError
-
-
-class Queue:
-    """A bound durable pull consumer of one work-queue stream."""
-
-    async def fetch(self, timeout: float = 5.0) -> Delivery | None:
-        """The next job, or None after `timeout`. Wakes up at once on reconnect; a missing consumer costs a pause, never a busy loop."""
-        raise NotImplementedError
-
-    async def close(self) -> None:
-        """Unsubscribe (before the bus is drained)."""
-        raise NotImplementedError
-
-
-class Entry(msgspec.Struct, frozen=True):
-    """A value with its revision."""
-
-    value: bytes
-    revision: int
-
-
-class Bucket:
-    """A KV bucket."""
-
-    async def get(self, key: str) -> Entry | None:
-        """The entry, or None."""
-        raise NotImplementedError
-
-    async def create(self, key: str, value: bytes) -> int:
-        """Write only if absent; the revision. Raises `Conflict` when the key exists."""
-        raise NotImplementedError
-
-    async def update(self, key: str, value: bytes, revision: int) -> int:
-        """Write only over `revision`; the new one. Raises `Conflict` when somebody was faster."""
-        raise NotImplementedError
-
-    async def put(self, key: str, value: bytes) -> int:
-        """Write over whatever is there."""
-        raise NotImplementedError
-
-    async def delete(self, key: str) -> None:
-        """Remove a key."""
-        raise NotImplementedError
-
-    async def keys(self, prefix: str = "") -> list[str]:
-        """Keys that start with `prefix`, sorted."""
-        raise NotImplementedError
-
-
-class StreamEvent(msgspec.Struct, frozen=True):
-    """One event as read back."""
-
-    subject: str
-    data: bytes
-    sequence: int
-
-
-class ServiceInfo(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What one running service says of itself."""
-
-    name: str
-    id: str
-    version: str
-    metadata: dict[str, str] = {}
-    #: Free-form statistics (slots, busy, ...).
-    stats: dict[str, Any] = {}
+log = logging.getLogger("tilewright.bus")
 
 
 class Bus:
     """A connection. Use ``async with await Bus.connect(settings) as bus``; leaving drains it (bounded)."""
 
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self._blobs = Blobs(connection)
+        self._opened: list[Callable[[], Any]] = []
+
     @classmethod
     async def connect(cls, settings: BusSettings) -> Bus:
-        """Connect, or raise `NoConnection` that says why (nobody listens, wrong token, untrusted certificate)."""
-        raise NotImplementedError
+        """Connect, or raise `NoConnection` that says why (nobody listens, wrong token, untrusted certificate).
+
+        A setting that cannot be used (no such file, not an address) is `InvalidInput`.
+        """
+        return cls(await Connection.open(settings))
 
     async def __aenter__(self) -> Bus:
         return self
@@ -139,65 +55,128 @@ class Bus:
 
     async def close(self) -> None:
         """Drain within a few seconds, whatever is still subscribed."""
-        raise NotImplementedError
+        opened, self._opened = self._opened, []
+        for close in opened:
+            try:
+                async with asyncio.timeout(2.0):
+                    await close()
+            except (nats.errors.Error, TimeoutError) as error:
+                log.debug("closing: %s: %s", type(error).__name__, error)
+        await self.connection.close()
+
+    @property
+    def connected(self) -> bool:
+        """True while the connection is up; it is re-established by itself."""
+        return self.connection.usable
 
     @property
     def reconnects(self) -> int:
         """Times the connection was re-established."""
-        raise NotImplementedError
+        return self.connection.reconnects
 
     async def publish(self, subject: str, data: bytes, message_id: str, *, headers: dict[str, str] | None = None) -> bool:
         """Publish once to a stream: retried (same id) until confirmed; False when the server had it already.
 
+        (False may also mean that an earlier attempt of this very call was stored and its answer lost.)
         Raises `Backlog` when the stream is full, `NotBootstrapped` when no stream takes the subject, `NoConnection` after 30 s.
         """
-        raise NotImplementedError
+        answer = await publish(self.connection, subject, data, message_id, headers)
+        return not answer.duplicate
 
     async def emit(self, subject: str, data: bytes, message_id: str) -> None:
         """Publish an event: not confirmed, never raises for a lost connection."""
-        raise NotImplementedError
+        try:
+            await self.connection.client.publish(subject, data, headers={"Nats-Msg-Id": message_id})
+        except nats.errors.Error as error:
+            log.debug("event %s dropped: %s: %s", subject, type(error).__name__, error)
 
     async def signal(self, subject: str, data: bytes = b"") -> None:
-        """Core publish (no stream)."""
-        raise NotImplementedError
+        """Core publish (no stream): whoever listens now hears it. Never raises for a lost connection."""
+        try:
+            await self.connection.client.publish(subject, data)
+        except nats.errors.Error as error:
+            log.debug("signal %s dropped: %s: %s", subject, type(error).__name__, error)
 
     async def listen(self, subject: str) -> AsyncIterator[bytes]:
-        """Core subscription."""
-        raise NotImplementedError
-        yield b""
+        """Core subscription, from the first step of the iteration on; ends when the bus is closed."""
+        heard: asyncio.Queue[bytes | None] = asyncio.Queue()
+
+        async def hear(message: Msg) -> None:
+            heard.put_nowait(message.data)
+
+        subscription = await self.connection.client.subscribe(subject, cb=hear)
+        forget = self.connection.subscribe_changes(lambda: heard.put_nowait(None))
+        try:
+            while True:
+                data = await heard.get()
+                if data is not None:
+                    yield data
+                elif self.connection.client.is_closed:
+                    return
+        finally:
+            forget()
+            if not self.connection.client.is_closed and not self.connection.client.is_draining:
+                await subscription.unsubscribe()
 
     async def queue(self, stream: str) -> Queue:
         """Bind to a stream's durable consumer (`subjects.durable`); `NotBootstrapped` when it does not exist."""
-        raise NotImplementedError
+        consumer = subjects.durable(stream)
+        await self._consumer_info(stream, consumer)
+        queue = Queue(self.connection, stream, consumer)
+        await queue.open()
+        self._opened.append(queue.close)
+        return queue
+
+    async def _consumer_info(self, stream: str, consumer: str) -> dict[str, Any]:
+        try:
+            return await self.connection.api(f"CONSUMER.INFO.{stream}.{consumer}")
+        except nats.js.errors.NotFoundError as error:
+            raise not_bootstrapped(f"consumer {consumer} of stream {stream}") from error
 
     async def bucket(self, name: str) -> Bucket:
         """Bind to a KV bucket; `NotBootstrapped` when it does not exist."""
-        raise NotImplementedError
+        try:
+            await self.connection.api(f"STREAM.INFO.KV_{name}")
+        except nats.js.errors.NotFoundError as error:
+            raise not_bootstrapped(f"bucket {name}") from error
+        return Bucket(self.connection, name)
 
-    async def events(self, subject: str, *, stream: str = "TW_EVT", start: int = 1, follow: bool = True) -> AsyncIterator[StreamEvent]:
+    async def events(
+        self, subject: str, *, stream: str = subjects.EVENT_STREAM, start: int = 1, follow: bool = True
+    ) -> AsyncIterator[StreamEvent]:
         """Events matching a subject filter from a sequence on; rebuilt within milliseconds of a reconnect, without gaps or repeats.
 
         With ``follow=False`` it ends at what the stream held when it started.
         """
-        raise NotImplementedError
-        yield StreamEvent("", b"", 0)
+        reader = Reader(self.connection, stream, subject, start, follow)
+        try:
+            async for event in reader.read():
+                yield event
+        finally:
+            await reader.close()
 
     async def put_blob(self, data: bytes) -> str:
         """Store bytes by content in 512 KiB chunks; returns the key (sha256 hex). Existing blobs are not sent again."""
-        raise NotImplementedError
+        return await self._blobs.put(data)
 
     async def get_blob(self, key: str) -> bytes | None:
         """Bytes of a blob, verified against its key; None when it is gone."""
-        raise NotImplementedError
+        return await self._blobs.get(key)
 
-    async def serve_info(self, name: str, metadata: dict[str, str], stats: Any) -> None:
-        """Answer ``$SRV`` discovery as a service (nats.micro); `stats` is a callable that returns a dict."""
-        raise NotImplementedError
+    async def serve_info(self, name: str, metadata: dict[str, str], stats: Callable[[], dict[str, Any]]) -> None:
+        """Answer ``$SRV`` discovery as a service (nats.micro); `stats` is a callable that returns a dict (JSON values)."""
+        service = await _discovery.serve(self.connection, name, importlib.metadata.version("tilewright"), metadata, stats)
+        self._opened.append(service.stop)
 
     async def services(self, timeout: float = 0.4) -> Sequence[ServiceInfo]:
         """Every running service instance that answers in time."""
-        raise NotImplementedError
+        return await _discovery.discover(self.connection, timeout)
+
+    async def subjects(self, stream: str, pattern: str) -> dict[str, int]:
+        """Subjects under which a stream holds messages now, with their number: whether a job is still queued or in work."""
+        return await self.connection.subjects(stream, pattern)
 
     async def lag(self, stream: str) -> tuple[int, int]:
         """``(pending, being worked on)`` of a work queue."""
-        raise NotImplementedError
+        info = await self._consumer_info(stream, subjects.durable(stream))
+        return int(info["num_pending"]), int(info["num_ack_pending"])

@@ -76,7 +76,7 @@ def _depth(plain: Any) -> int:
     """Nesting depth, at most ``MAX_DEPTH + 1``, found without recursion."""
     depth, layer = 0, [plain]
     while layer and depth <= MAX_DEPTH:
-        inner = []
+        inner: list[Any] = []
         for item in layer:
             if isinstance(item, dict):
                 inner.extend(item.values())

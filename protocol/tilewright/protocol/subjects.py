@@ -75,9 +75,23 @@ def dead_subject(stage: str) -> str:
     return f"{PREFIX}.dead.{stage}"
 
 
+def blob_subject(key: str, part: int) -> str:
+    """Where one chunk of a blob is kept."""
+    return f"{PREFIX}.blob.{key}.{part}"
+
+
+def blob_parts(key: str) -> str:
+    """All chunks of a blob."""
+    return f"{PREFIX}.blob.{key}.*"
+
+
 def durable(stream: str) -> str:
     """The one durable consumer of a work queue."""
     return f"{stream.lower()}_workers"
+
+
+#: Deliveries after which a job is no longer offered: a backstop far above what retries and hand-backs need.
+MAX_DELIVERIES = 20
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -91,3 +105,6 @@ class Limits(msgspec.Struct, frozen=True):
     run_age: float = 30 * 86400.0
     result_bytes: int = 1 << 30
     blob_bytes: int = 1 << 31
+    event_bytes: int = 1 << 28
+    #: Of one work queue.
+    queue_bytes: int = 1 << 26

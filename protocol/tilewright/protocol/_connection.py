@@ -1,0 +1,232 @@
+"""One NATS connection and the rule for asking over it: ask again after a reconnect or a timeout, for a bounded time."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import nats.errors
+import nats.js.errors
+from nats.aio.client import Client
+from nats.js import JetStreamContext
+
+from . import _dial
+from ._settings import BusSettings
+from .errors import NoConnection, NotBootstrapped
+
+T = TypeVar("T")
+log = logging.getLogger("tilewright.bus")
+
+#: Seconds that one attempt may take.
+ATTEMPT = 5.0
+#: Seconds after which asking ends with `NoConnection`; longer than a leader election takes.
+PATIENCE = 30.0
+#: Seconds for which "no responders" may mean that a stream is only just coming back.
+SETTLING = 1.0
+#: Seconds that closing may take.
+CLOSING = 6.0
+
+#: JetStream error codes.
+STREAM_NOT_FOUND, CONSUMER_NOT_FOUND = 10059, 10014
+_DISABLED = (10039, 10076)
+_UNAVAILABLE = 10008
+
+_TRANSIENT = (
+    nats.errors.TimeoutError,
+    nats.errors.OutboundBufferLimitError,
+    nats.errors.ConnectionReconnectingError,
+    nats.errors.StaleConnectionError,
+)
+_ABSENT = (nats.errors.NoRespondersError, nats.js.errors.NoStreamResponseError, nats.js.errors.ServiceUnavailableError)
+
+
+class Interrupted(Exception):
+    """The connection was lost and is back (or is closed): what was being waited for may never come."""
+
+
+def not_bootstrapped(what: str) -> NotBootstrapped:
+    """The error for a stream, consumer or bucket that is not there."""
+    return NotBootstrapped(f"{what} does not exist on this NATS server; run `tilewright admin init`")
+
+
+class Connection:
+    """A connection that reconnects for ever, until it is closed or the server refuses it for good."""
+
+    def __init__(self, settings: BusSettings) -> None:
+        self.settings = settings
+        self.client = Client()
+        self.js: JetStreamContext = self.client.jetstream(timeout=ATTEMPT)
+        self.reconnects = 0
+        self._closing = False
+        self._last_error: Exception | None = None
+        self._listeners: set[Callable[[], None]] = set()
+        loop = asyncio.get_running_loop()
+        self._refused: asyncio.Future[None] = loop.create_future()
+
+    @classmethod
+    async def open(cls, settings: BusSettings) -> Connection:
+        """Connect within ``settings.connect_timeout``; `NoConnection` says why not, `InvalidInput` which setting is wrong."""
+        self = cls(settings)
+        options = _dial.options(settings)
+        connecting = asyncio.create_task(
+            self.client.connect(error_cb=self._failed, reconnected_cb=self._reconnected, closed_cb=self._closed, **options)
+        )
+        try:
+            await asyncio.wait({connecting, self._refused}, timeout=settings.connect_timeout, return_when=asyncio.FIRST_COMPLETED)
+            if connecting.done() and not connecting.exception():
+                return self
+        except asyncio.CancelledError:
+            await self._abandon(connecting)
+            raise
+        error = connecting.exception() if connecting.done() else self._last_error
+        await self._abandon(connecting)
+        if isinstance(error, ImportError):
+            raise NoConnection(f"nkeys and .creds files need another package: pip install 'nats-py[nkeys]' ({error})") from error
+        raise _dial.explain(settings, error) from error
+
+    async def _abandon(self, connecting: asyncio.Task[None]) -> None:
+        self._closing = True
+        connecting.cancel()
+        await asyncio.wait({connecting})
+        await self.client.close()
+
+    async def _failed(self, error: Exception) -> None:
+        self._last_error = error
+        log.debug("NATS: %s: %s", type(error).__name__, error)
+        if _dial.is_final(error) and not self._refused.done():
+            self._refused.set_result(None)
+
+    async def _reconnected(self) -> None:
+        self.reconnects += 1
+        self._notify()
+
+    async def _closed(self) -> None:
+        self._notify()
+
+    def _notify(self) -> None:
+        for listener in tuple(self._listeners):
+            listener()
+
+    def subscribe_changes(self, listener: Callable[[], None]) -> Callable[[], None]:
+        """Call `listener` after each reconnect and when the connection closes; returns what ends that."""
+        self._listeners.add(listener)
+        return lambda: self._listeners.discard(listener)
+
+    @property
+    def usable(self) -> bool:
+        """True while messages can be sent now."""
+        return bool(self.client.is_connected)
+
+    def check_open(self) -> None:
+        """Raise `NoConnection` once the connection is closed for good."""
+        if self.client.is_closed:
+            if self._closing:
+                raise NoConnection("the bus is closed")
+            raise _dial.explain(self.settings, self.client.last_error or self._last_error)
+
+    async def wait_usable(self, timeout: float | None = None) -> bool:
+        """Wait until connected; False after `timeout` seconds. Raises `NoConnection` once closed for good."""
+        changed = asyncio.Event()
+        forget = self.subscribe_changes(changed.set)
+        try:
+            async with asyncio.timeout(timeout):
+                while not self.usable:
+                    self.check_open()
+                    await changed.wait()
+                    changed.clear()
+        except TimeoutError:
+            return False
+        finally:
+            forget()
+        return True
+
+    async def until_change(self, work: Awaitable[T]) -> T:
+        """The result of `work`, or `Interrupted` as soon as the connection was lost and is back."""
+        task = asyncio.ensure_future(work)
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        changed = asyncio.get_running_loop().create_future()
+        forget = self.subscribe_changes(lambda: None if changed.done() else changed.set_result(None))
+        try:
+            await asyncio.wait({task, changed}, return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                return task.result()
+            raise Interrupted
+        finally:
+            forget()
+            task.cancel()
+
+    async def ask(self, what: str, attempt: Callable[[float], Awaitable[T]], *, patience: float = PATIENCE) -> T:
+        """Run ``attempt(timeout)`` until it answers: again after a reconnect and after a timeout.
+
+        The attempt must be safe to repeat (a message id, a read). Raises `NoConnection` after `patience` seconds and
+        `NotBootstrapped` when nobody answers on a live connection.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + patience
+        absent_since = 0.0
+        while (left := deadline - loop.time()) > 0:
+            if not await self.wait_usable(left):
+                break
+            try:
+                return await self.until_change(attempt(min(ATTEMPT, max(0.05, deadline - loop.time()))))
+            except Interrupted:
+                absent_since = 0.0
+            except _ABSENT as error:
+                code = getattr(error, "err_code", None)
+                if code in _DISABLED:
+                    raise NoConnection(f"{_dial.public_url(self.settings)}: JetStream is not enabled there") from error
+                if code not in (None, _UNAVAILABLE):
+                    raise
+                absent_since = absent_since or loop.time()
+                if loop.time() - absent_since > SETTLING:
+                    raise not_bootstrapped(what) from error
+                await asyncio.sleep(0.1)
+            except _TRANSIENT as error:
+                log.debug("%s: %s, asking again", what, type(error).__name__)
+                await asyncio.sleep(0.05)
+            except nats.errors.ConnectionClosedError:
+                self.check_open()
+        raise NoConnection(f"{what}: NATS at {_dial.public_url(self.settings)} did not answer for {patience:g} s")
+
+    async def api(self, call: str, request: dict[str, Any] | None = None) -> dict[str, Any]:
+        """A JetStream API call (``$JS.API.<call>``); raises nats-py's ``APIError``s."""
+        body = json.dumps(request).encode() if request else b""
+
+        async def attempt(timeout: float) -> Any:
+            reply = await self.client.request(f"$JS.API.{call}", body, timeout=timeout)
+            answer = json.loads(reply.data)
+            if "error" in answer:
+                raise nats.js.errors.APIError.from_error(answer["error"])
+            return answer
+
+        found: dict[str, Any] = await self.ask(call, attempt)
+        return found
+
+    async def subjects(self, stream: str, pattern: str) -> dict[str, int]:
+        """Subjects under which a stream holds messages now, with their number; `NotBootstrapped` without the stream."""
+        found: dict[str, int] = {}
+        while True:
+            try:
+                info = await self.api(f"STREAM.INFO.{stream}", {"subjects_filter": pattern, "offset": len(found)})
+            except nats.js.errors.NotFoundError as error:
+                raise not_bootstrapped(f"stream {stream}") from error
+            page = info["state"].get("subjects") or {}
+            found.update(page)
+            if not page or len(found) >= info.get("total", 0):
+                return found
+
+    async def close(self) -> None:
+        """Drain and close within `CLOSING` seconds."""
+        self._closing = True
+        if self.client.is_closed:
+            return
+        try:
+            async with asyncio.timeout(CLOSING):
+                if self.usable:
+                    await self.client.drain()
+        except (nats.errors.Error, TimeoutError, OSError) as error:
+            log.debug("draining: %s: %s", type(error).__name__, error)
+        await self.client.close()

@@ -1,0 +1,60 @@
+"""Pull requests to a JetStream consumer, with every answer seen.
+
+nats-py's own ``fetch`` treats a deleted consumer as an empty queue, hangs over a reconnect until its timeout, and may keep
+a job that nobody is waiting for any more; here the statuses reach the caller.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from nats.aio.msg import Msg
+
+from ._connection import Connection
+
+#: Status codes of an answer without a message.
+EMPTY = ("404", "408")
+
+
+class Status(msgspec.Struct, frozen=True):
+    """An answer that is not a message: ``404``/``408`` nothing there in time, anything else a consumer in trouble."""
+
+    code: str
+    text: str = ""
+
+
+class Puller:
+    """One inbox for answers to pull requests; each answer goes to `arrived`, whether or not somebody waits for it."""
+
+    def __init__(self, connection: Connection, stream: str, consumer: str, arrived: Callable[[Msg | Status], None]) -> None:
+        self._connection = connection
+        self._subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
+        self._arrived = arrived
+        self._inbox = connection.client.new_inbox()
+        self._serial = 0
+        self._subscription: Any = None
+
+    async def open(self) -> None:
+        """Subscribe to the inbox."""
+        self._subscription = await self._connection.client.subscribe(f"{self._inbox}.*", cb=self._on_message)
+
+    async def request(self, batch: int, expires: float) -> None:
+        """Ask for up to `batch` messages within `expires` seconds; answers to earlier requests that failed are ignored."""
+        self._serial += 1
+        body: dict[str, Any] = {"batch": batch, "expires": int(expires * 1e9)}
+        await self._connection.client.publish(self._subject, json.dumps(body).encode(), reply=f"{self._inbox}.{self._serial}")
+
+    async def _on_message(self, message: Msg) -> None:
+        code = (message.headers or {}).get("Status")
+        if code is None:
+            self._arrived(message)
+        elif message.subject.endswith(f".{self._serial}") and code != "100":
+            self._arrived(Status(code, (message.headers or {}).get("Description", "")))
+
+    async def close(self) -> None:
+        """Unsubscribe: the server forgets requests that nobody listens for."""
+        if self._subscription and not self._connection.client.is_closed:
+            await self._subscription.drain()
