@@ -1,0 +1,30 @@
+"""The algebra that every plugin shares: mapspaces as arrays, tiles, traffic, and the one exact cost model. See README.md."""
+
+from .batch import Batch
+from .conventions import TIMELOOP, Conventions
+from .costing import VERSION, cost, costs, model_name
+from .estimators import ESTIMATORS, Prices
+from .evaluate import Evaluation, evaluate
+from .problem import Problem, Semantics, default_keep
+from .validity import Validity, check, reasons, violations
+
+__all__ = [
+    "ESTIMATORS",
+    "TIMELOOP",
+    "VERSION",
+    "Batch",
+    "Conventions",
+    "Evaluation",
+    "Prices",
+    "Problem",
+    "Semantics",
+    "Validity",
+    "check",
+    "cost",
+    "costs",
+    "default_keep",
+    "evaluate",
+    "model_name",
+    "reasons",
+    "violations",
+]

@@ -1,0 +1,83 @@
+"""From deliveries to reads, fills and updates per instance of each level."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .arrays import Array
+from .nest import Nest
+from .traffic import compulsory
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Words per instance; every list is ``[level][tensor]`` of [B] arrays and 0 where a level does not keep the tensor."""
+
+    tiles: list[list[Array]]
+    #: Delivered to one instance by its parent, whether or not the level keeps the tensor.
+    delivered: list[list[Array]]
+    #: Children of the block below a level that receive data of their own.
+    distinct: list[list[Array]]
+    reads: list[list[Array]]
+    fills: list[list[Array]]
+    updates: list[list[Array]]
+    #: Words of the written tensor that one instance is responsible for, per level.
+    share: list[Array]
+
+
+def account(
+    nest: Nest, tiles: list[list[Array]], delivered: list[list[Array]], distinct: list[list[Array]], keep: list[list[Array]]
+) -> Traffic:
+    """Accesses of each level, given what is delivered (D), how many children differ (G) and what is kept (bool ``[level][tensor]``).
+
+    A level that keeps a tensor is asked for D words by its children once per distinct child; one that does not passes
+    its children's requests on. At the outermost level that keeps a tensor nothing is filled: the tensor lives there.
+    """
+    xp, problem = nest.xp, nest.problem
+    levels, tensors = range(len(keep)), range(len(problem.tensors))
+    outputs = problem.conventions.outputs
+    zero = xp.full(0, nest.steps)
+    share = shares(nest)
+    reads: list[list[Array]] = [[zero] * len(tensors) for _ in levels]
+    fills: list[list[Array]] = [[zero] * len(tensors) for _ in levels]
+    updates: list[list[Array]] = [[zero] * len(tensors) for _ in levels]
+    for t in tensors:
+        demand = nest.steps
+        above = [keep[-1][t] & False] * len(keep)
+        for i in reversed(levels[:-1]):
+            above[i] = above[i + 1] | keep[i + 1][t]
+        innermost = ~(keep[0][t] & False)
+        for i in levels:
+            here = keep[i][t]
+            asked = distinct[i][t] * demand
+            fill = xp.where(here & above[i], delivered[i][t], zero)
+            if t != problem.output:
+                reads[i][t] = xp.where(here, asked, zero)
+                fills[i][t] = fill
+            else:
+                updates[i][t] = xp.where(here, asked, zero)
+                fills[i][t] = xp.where(here & above[i], delivered[i][t] - share[i], zero)
+                reads[i][t] = xp.where(here, asked - share[i], zero)
+                if outputs != "timeloop":
+                    # Draining a tile upward reads it; delivered words stand for the tiles that leave as well.
+                    reads[i][t] = reads[i][t] + fill
+                if outputs == "zigzag":
+                    reads[i][t] = reads[i][t] + xp.where(here & innermost, share[i], zero)
+                if outputs == "accelforge":
+                    updates[i][t] = xp.where(innermost, zero, updates[i][t])
+                innermost = innermost & ~here
+            demand = xp.where(here, delivered[i][t], asked)
+    return Traffic(tiles, delivered, distinct, reads, fills, updates, share)
+
+
+def shares(nest: Nest) -> list[Array]:
+    """Words of the written tensor that one instance of each level is responsible for: the whole, divided by relevant spatial loops."""
+    xp, problem = nest.xp, nest.problem
+    shape = problem.shapes[problem.output]
+    share = [xp.full(compulsory(shape, problem.active_bounds.tolist()), nest.steps)]
+    for i in reversed(range(1, len(problem.levels))):
+        relevant = xp.full(1, nest.steps)
+        for dim in shape.dims:
+            relevant = relevant * nest.spatial[i][dim]
+        share.append(xp.floor_divide(share[-1], relevant))
+    return share[::-1]

@@ -1,0 +1,35 @@
+"""Switchable rules of the model. The default is the reference tool's; each other rule reproduces another tool's figures."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+
+class Conventions(msgspec.Struct, frozen=True):
+    """What is counted, and how times combine. Results under different conventions are never compared."""
+
+    #: How accesses of the written tensor count:
+    #: ``timeloop``: first read of each element elided, draining a tile upward is no read;
+    #: ``zigzag``: every accumulation reads and writes, and draining reads;
+    #: ``accelforge``: one access per accumulation next to the compute; elsewhere as ``timeloop`` plus a read per drained word.
+    outputs: Literal["timeloop", "zigzag", "accelforge"] = "timeloop"
+    #: How the latency combines: ``overlapped``: the slowest resource;
+    #: ``first-load``: compute, plus stalls, plus the first load that nothing hides, plus the fill of the array.
+    latency: Literal["overlapped", "first-load"] = "overlapped"
+    #: ``systolic``: add the time to load weights into, fill and drain a weight-stationary array, per stationary tile.
+    array: Literal["none", "systolic"] = "none"
+    #: Words that a neighbour received at the previous step come from it instead of the parent.
+    peer_transfers: bool = False
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The rules that differ from the default, for `Cost.conventions`."""
+        default = Conventions()
+        return tuple(
+            f"{field}={getattr(self, field)}" for field in self.__struct_fields__ if getattr(self, field) != getattr(default, field)
+        )
+
+
+TIMELOOP = Conventions()

@@ -1,0 +1,144 @@
+"""Evaluate batches: validity, traffic, cycles, energy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .accesses import Traffic, account
+from .arrays import Array
+from .batch import Batch
+from .energy import block_accesses, leakage, storage_energy
+from .latency import level_cycles, network_cycles
+from .nest import Nest
+from .traffic import delivered, multicast, tiles
+from .validity import Validity, check
+
+#: Mappings evaluated at once: what the caches hold.
+CHUNK = 2048
+
+
+@dataclass(frozen=True)
+class Figures:
+    """All figures of some nests (either namespace)."""
+
+    nest: Nest
+    traffic: Traffic
+    #: Per level, [B] each.
+    level_cycles: list[Array]
+    network_cycles: dict[int, Array]
+    #: [B].
+    cycles: Array
+    #: ``[level][tensor][action]``, [B] each.
+    accesses: list[list[list[Array]]]
+    leakage: list[Array]
+    #: pJ, [B].
+    energy: Array
+
+
+def compute(nest: Nest, keep: list[list[Array]]) -> Figures:
+    """The model itself, over either namespace."""
+    xp, problem = nest.xp, nest.problem
+    tile = tiles(nest)
+    traffic = account(nest, tile, delivered(nest, tile), multicast(nest), keep)
+    per_level = level_cycles(nest, traffic, keep)
+    per_network = network_cycles(nest, traffic)
+    cycles = nest.steps
+    for each in (*per_level, *per_network.values()):
+        cycles = xp.maximum(cycles, each)
+    accesses = block_accesses(nest, traffic)
+    leaked = leakage(nest, cycles)
+    energy = storage_energy(nest, accesses) + problem.operator.macs * problem.prices.compute
+    for each in leaked:
+        energy = energy + each
+    return Figures(nest, traffic, per_level, per_network, cycles, accesses, leaked, energy)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Figures of a batch. Invalid mappings have infinite energy and the largest int64 as cycles."""
+
+    validity: Validity
+    #: int64[B].
+    cycles: NDArray[np.int64]
+    #: float64[B].
+    energy_pj: NDArray[np.float64]
+    #: MACs per compute unit and cycle, float64[B].
+    utilization: NDArray[np.float64]
+    #: int64[B, L, T]; words per instance, 0 where a level does not keep the tensor (tiles: whether or not it does).
+    tile_words: NDArray[np.int64]
+    reads: NDArray[np.int64]
+    fills: NDArray[np.int64]
+    updates: NDArray[np.int64]
+    #: int64[B, L]: used instances, and cycles that each level needs.
+    instances: NDArray[np.int64]
+    level_cycles: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.cycles)
+
+    @property
+    def valid(self) -> NDArray[np.bool_]:
+        """bool[B]."""
+        return self.validity.valid
+
+    @property
+    def reasons(self) -> NDArray[np.int16]:
+        """int16[B]: index into ``validity.names`` of the first violated check, -1 for valid mappings."""
+        return self.validity.reasons
+
+    @cached_property
+    def edp(self) -> NDArray[np.float64]:
+        """Energy-delay product, pJ x cycles, float64[B]."""
+        return self.energy_pj * self.cycles
+
+    def objective(self, name: str) -> NDArray[np.float64]:
+        """``edp``, ``energy`` or ``latency`` as float64[B], infinite for invalid mappings."""
+        if name == "latency":
+            return np.where(self.valid, self.cycles.astype(np.float64), np.inf)
+        return self.edp if name == "edp" else self.energy_pj
+
+
+def evaluate(batch: Batch) -> Evaluation:
+    """Evaluate every mapping of a batch."""
+    parts = [_evaluate(batch[start : start + CHUNK]) for start in range(0, len(batch), CHUNK)] or [_evaluate(batch)]
+    if len(parts) == 1:
+        return parts[0]
+    validity = Validity(batch.problem, parts[0].validity.names, np.concatenate([part.validity.excess for part in parts], axis=1))
+    names = [name for name in Evaluation.__dataclass_fields__ if name != "validity"]
+    return Evaluation(validity, **{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
+
+
+def figures(batch: Batch) -> tuple[Figures, Validity]:
+    """The full figures of a batch (one chunk), for details."""
+    nest = Nest.of_batch(batch)
+    keep = [[np.ascontiguousarray(batch.keep[:, i, t]) for t in range(batch.keep.shape[2])] for i in range(batch.keep.shape[1])]
+    return compute(nest, keep), check(batch, nest)
+
+
+def _evaluate(batch: Batch) -> Evaluation:
+    result, validity = figures(batch)
+    problem = batch.problem
+
+    def by_tensor(rows: list[list[Array]]) -> NDArray[np.int64]:
+        return np.moveaxis(np.array(rows, np.int64), -1, 0)
+
+    def by_level(rows: list[Array]) -> NDArray[np.int64]:
+        return np.moveaxis(np.array(rows, np.int64), -1, 0)
+
+    traffic = result.traffic
+    return Evaluation(
+        validity=validity,
+        cycles=np.where(validity.valid, result.cycles, np.iinfo(np.int64).max),
+        energy_pj=np.where(validity.valid, result.energy, np.inf),
+        utilization=np.where(validity.valid, problem.operator.macs / problem.architecture.compute.instances / result.cycles, 0.0),
+        tile_words=by_tensor(traffic.tiles),
+        reads=by_tensor(traffic.reads),
+        fills=by_tensor(traffic.fills),
+        updates=by_tensor(traffic.updates),
+        instances=by_level(result.nest.used),
+        level_cycles=by_level(result.level_cycles),
+    )

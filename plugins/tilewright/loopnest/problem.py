@@ -1,0 +1,190 @@
+"""An operator on an architecture, compiled to what the formulas need.
+
+Symbols of the package: B mappings, L levels (innermost first), D dims, T tensors, K = D positions of a temporal block
+(innermost first). Counts are in words unless "block" is said, times in cycles, energies in pJ.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilewright.protocol.architecture import Architecture, Constraints
+from tilewright.protocol.errors import InvalidArchitecture, InvalidOperator, suggest
+from tilewright.protocol.workload import Operator
+
+from .conventions import TIMELOOP, Conventions
+from .estimators import Prices
+
+Semantics = Literal["timeloop", "walk"]
+#: Counts beyond this may not fit an int64 when a few of them are added.
+LARGEST_COUNT = 2**60
+
+#: (dim, coefficient) pairs of one rank.
+Window = tuple[tuple[int, int], ...]
+
+
+class TensorShape:
+    """One tensor in terms of the active dims (those with a bound above 1)."""
+
+    def __init__(self, ranks: list[Window]) -> None:
+        #: Ranks that any active dim moves.
+        self.ranks = [rank for rank in ranks if rank]
+        #: Active dims that move it.
+        self.dims = sorted({dim for rank in self.ranks for dim, _ in rank})
+        #: Ranks that mix two or more active dims: sliding windows.
+        self.mixed = [rank for rank in self.ranks if len(rank) > 1]
+        mixed = {dim for rank in self.mixed for dim, _ in rank}
+        plain = {dim for rank in self.ranks if len(rank) == 1 for dim, _ in rank}
+        #: Dims of a rank of their own: moving along one of them never leaves an overlap.
+        self.plain = sorted(plain)
+        #: Dims that move sliding windows only.
+        self.sliding = sorted(mixed - plain)
+
+    def groups(self) -> list[list[int]]:
+        """Relevant dims, grouped so that dims of one rank are together."""
+        groups: list[set[int]] = []
+        for rank in self.ranks:
+            group = {dim for dim, _ in rank}
+            for other in [each for each in groups if each & group]:
+                groups.remove(other)
+                group |= other
+            groups.append(group)
+        return [sorted(group) for group in groups]
+
+
+class Problem:
+    """An operator on an architecture under constraints, a traffic semantics and conventions.
+
+    Compiled once, reused for every batch; equal problems are equal and hash alike.
+
+    Raises `InvalidOperator` when the operator cannot be costed under the semantics or its counts may exceed int64, and
+    `InvalidArchitecture` for an unknown estimator, a constraint on an unknown level or dim, or a bandwidth of zero.
+    """
+
+    def __init__(
+        self,
+        operator: Operator,
+        architecture: Architecture,
+        constraints: Constraints | None = None,
+        semantics: Semantics = "timeloop",
+        conventions: Conventions = TIMELOOP,
+    ) -> None:
+        self.operator = operator
+        self.architecture = architecture
+        self.constraints = constraints or Constraints()
+        self.semantics: Semantics = semantics
+        self.conventions = conventions
+        #: Names of the dims (D), tensors (T) and levels (L, innermost first).
+        self.dims: tuple[str, ...] = tuple(dim.name for dim in operator.dims)
+        self.tensors: tuple[str, ...] = tuple(tensor.name for tensor in operator.tensors)
+        self.levels: tuple[str, ...] = architecture.level_names
+        #: int64[D].
+        self.bounds: NDArray[np.int64] = np.array([dim.bound for dim in operator.dims], np.int64)
+        #: bool[T, D]: does the dim move the tensor?
+        self.relevant: NDArray[np.bool_] = np.array([[dim in tensor.dims for dim in self.dims] for tensor in operator.tensors], bool)
+        #: Index of the written tensor.
+        self.output = self.tensors.index(operator.output)
+        #: Indices of the dims with a bound above 1; formulas see only these.
+        self.active: list[int] = [i for i, dim in enumerate(operator.dims) if dim.bound > 1] or [0]
+        self.active_bounds = self.bounds[self.active]
+        self.shapes = [TensorShape(self._windows(name)) for name in self.tensors]
+        self.prices = Prices(architecture)
+        self._check()
+
+    def _windows(self, tensor: str) -> list[Window]:
+        """Ranks of a tensor over active dims; terms of one dim are added up."""
+        position = {self.dims[dim]: i for i, dim in enumerate(self.active)}
+        windows = []
+        for rank in self.operator.tensor(tensor).ranks:
+            sums: dict[int, int] = {}
+            for term in rank.terms:
+                if term.dim in position:
+                    at = position[term.dim]
+                    sums[at] = sums.get(at, 0) + term.coefficient
+            windows.append(tuple(sums.items()))
+        return windows
+
+    def _check(self) -> None:
+        operator, name = self.operator, self.operator.output
+        if self.semantics not in ("timeloop", "walk"):
+            raise InvalidOperator(f"semantics: {self.semantics!r}, expected 'timeloop' or 'walk'")
+        if self.semantics == "timeloop":
+            for rank in self.shapes[self.output].mixed:
+                mixed = " and ".join(self.dims[self.active[dim]] for dim, _ in rank)
+                raise InvalidOperator(
+                    f"tensors.{name}: the written tensor has a rank that mixes the dims {mixed}, which the semantics 'timeloop' does not "
+                    "define; use semantics 'walk' (or, for a transposed convolution, one operator per stride phase)"
+                )
+        largest = self.largest_count
+        if largest > LARGEST_COUNT:
+            sizes = " x ".join(f"{dim.name}={dim.bound}" for dim in operator.dims)
+            raise InvalidOperator(f"dims: {sizes}: counts may reach {largest:.3g}, beyond what int64 holds ({LARGEST_COUNT:.3g})")
+        if not operator.is_contraction and self.architecture.special_function_unit is None:
+            raise InvalidArchitecture(
+                f"special_function_unit: none, but the operator's function is {operator.function!r}; "
+                "an architecture needs one to run non-linear operators"
+            )
+        for level in self.architecture.levels:
+            for field in ("read_bandwidth", "write_bandwidth", "shared_bandwidth"):
+                if getattr(level, field) == 0:
+                    raise InvalidArchitecture(f"{level.name}.{field}: 0 words per cycle, expected more than 0, or none for unlimited")
+        for constraint in self.constraints.levels:
+            if constraint.level not in self.levels:
+                raise InvalidArchitecture(f"constraints: level {constraint.level!r} is unknown{suggest(constraint.level, self.levels)}")
+
+    @property
+    def largest_count(self) -> int:
+        """No count of any valid mapping exceeds this (a tile's box is at most the product of coefficient x extent of its terms)."""
+        largest = 0
+        for shape in self.shapes:
+            box = math.prod(coefficient * int(self.active_bounds[dim]) for rank in shape.ranks for dim, coefficient in rank)
+            others = math.prod(int(bound) for dim, bound in enumerate(self.active_bounds) if dim not in shape.dims)
+            largest = max(largest, box * others)
+        return largest * self.operator.passes
+
+    @cached_property
+    def key(self) -> tuple[object, ...]:
+        """What decides equality."""
+        return (self.operator, self.architecture, self.constraints, self.semantics, self.conventions)
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash(repr(self.key))
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, Problem) and self.key == other.key)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def index(self, tensor: str) -> int:
+        """Index of a tensor; KeyError when there is none."""
+        try:
+            return self.tensors.index(tensor)
+        except ValueError:
+            raise KeyError(tensor) from None
+
+
+def default_keep(problem: Problem) -> NDArray[np.bool_]:
+    """Which tensors live where unless a mapping says otherwise: bool[L, T].
+
+    A constraint's `keep` wins over the architecture's `keeps`. Further operands (``Inputs2``) live where ``Inputs`` do.
+    The outermost level keeps everything when it states nothing.
+    """
+    keep = np.zeros((len(problem.levels), len(problem.tensors)), bool)
+    for at, level in enumerate(problem.architecture.levels):
+        names = problem.constraints.level(level.name).keep
+        if names is None:
+            names = level.keeps or (problem.tensors if at == len(problem.levels) - 1 else ())
+        keep[at] = [base_name(tensor) in names or tensor in names for tensor in problem.tensors]
+    return keep
+
+
+def base_name(tensor: str) -> str:
+    """``Inputs`` for ``Inputs2``: the name that architectures know."""
+    return tensor.rstrip("0123456789")
