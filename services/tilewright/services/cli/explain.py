@@ -1,0 +1,142 @@
+"""``explain``: what binds each layer, and one layer in full: operator, mapping, every row of its cost."""
+
+from __future__ import annotations
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from tilewright.protocol.bus import Bus
+from tilewright.protocol.cost import Cost
+from tilewright.protocol.errors import InvalidInput, suggest
+from tilewright.protocol.workload import Operator
+
+from ..runtime.runs import load_run
+from . import connect, console, look, tables, units
+from .report import Layer, Report, gather
+
+
+def explain(word: str, layer: str) -> None:
+    """Explain a run, or one of its layers."""
+
+    async def work(bus: Bus) -> Report:
+        view = await load_run(bus, await look.resolve(bus, word))
+        assert view is not None, "resolve returns runs that exist"
+        return gather(view.state, view.answers, {record.task: record for record in view.records})
+
+    report = connect.talk(work)
+    if not report.layers:
+        raise InvalidInput(f"run {report.state.run}: it has no profile (yet), expected a run that got that far")
+    console.show(in_full(_find(report, layer), report) if layer else overview(report))
+
+
+def _find(report: Report, word: str) -> Layer:
+    """The layer of that name, or the only one whose name or task contains it."""
+    named = [layer for layer in report.layers if word in (layer.name, layer.task)]
+    matches = named or [layer for layer in report.layers if word in layer.name]
+    if len(matches) == 1:
+        return matches[0]
+    names = [layer.name for layer in report.layers]
+    if matches:
+        raise InvalidInput(f"--layer {word!r} is ambiguous: {', '.join(layer.name for layer in matches)}")
+    raise InvalidInput(f"--layer {word!r} does not exist{suggest(word, names)}")
+
+
+def overview(report: Report) -> RenderableType:
+    """Each layer's bottleneck, how far from it the next resource is, and where its energy goes."""
+    made = tables.table(
+        "layer", "x", "% cycles", "% energy", "bound by", "next", "compute alone", "most energy in",
+        title="What binds each layer", right=(1, 2, 3, 6),
+    )  # fmt: skip
+    peak = report.profile.architecture.peak_macs_per_cycle if report.profile is not None else 1
+    for layer in report.layers:
+        if layer.schedule is None:
+            made.add_row(layer.name, str(layer.count), "-", "-", layer.reason)
+            continue
+        cost = layer.schedule.cost
+        resources = sorted(cost.latency, key=lambda row: -row.cycles)
+        following = f"{resources[1].resource} ({units.percent(resources[1].cycles / max(1, cost.cycles))})" if len(resources) > 1 else ""
+        energies = _by_component(cost)
+        component, most = max(energies.items(), key=lambda item: item[1], default=("", 0.0))
+        made.add_row(
+            layer.name,
+            str(layer.count),
+            units.percent(layer.count * cost.cycles / max(1, report.cycles)),
+            units.percent(layer.count * cost.energy_pj / report.energy_pj) if report.energy_pj else "-",
+            cost.bottleneck,
+            following,
+            f"{units.percent(layer.macs / peak / max(1, cost.cycles))}",
+            f"{component} ({units.percent(most / cost.energy_pj)})" if cost.energy_pj else "-",
+        )
+    parts: list[RenderableType] = [made, Text()]
+    if report.mapped:
+        parts.append(tables.totals(report))
+    return Group(*parts)
+
+
+def _by_component(cost: Cost) -> dict[str, float]:
+    energies: dict[str, float] = {}
+    for row in cost.energy:
+        energies[row.component] = energies.get(row.component, 0.0) + row.energy_pj
+    return energies
+
+
+def in_full(layer: Layer, report: Report) -> RenderableType:
+    """One layer: its operator, its mapping as a loop nest, and the rows of its cost."""
+    head = Text(f"{layer.name} ({layer.count} times)", style="bold")
+    if layer.schedule is None:
+        return Group(head, Text(layer.reason or "it has no mapping"))
+    schedule = layer.schedule
+    cost = schedule.cost
+    parts: list[RenderableType] = [head, Text(describe(schedule.operator)), Text(), Text(str(schedule.mapping)), Text(), *cost_tables(cost)]
+    parts.append(Text(f"Claim: {tables.claim(schedule.claim)}" + (f" in {schedule.claim.mapspace}" if schedule.claim.mapspace else "")))
+    if layer.simulated is not None:
+        parts.append(Text(f"Simulated: {'same model' if layer.same_model else tables.difference(cost, layer.simulated)}"))
+    return Group(*parts)
+
+
+def describe(operator: Operator) -> str:
+    """An operator in a line: its dims, its MACs, the compulsory traffic and what that means."""
+    dims = " ".join(f"{dim.name}={dim.bound}" for dim in operator.dims)
+    traffic = units.size(operator.read_bytes + operator.write_bytes)
+    return f"{dims}   {units.si(operator.macs, 'MACs')}   compulsory traffic {traffic}   {operator.arithmetic_intensity:.1f} FLOP/byte"
+
+
+def cost_tables(cost: Cost) -> list[RenderableType]:
+    """Latency, energy and traffic of a cost, row by row, with its totals."""
+    total = (
+        f"Total   energy {units.energy(cost.energy_pj)}   latency {units.cycles(cost.cycles)}   EDP {units.edp(cost.edp)}   "
+        f"utilization {units.percent(cost.utilization)}   model {cost.model}"
+    )
+    found: list[RenderableType] = [_latency(cost), Text(), _energy(cost), Text()]
+    if cost.traffic:
+        found += [_traffic(cost), Text()]
+    return [*found, Text(total)]
+
+
+def _latency(cost: Cost) -> Table:
+    made = tables.table("resource", "cycles", "of the latency", title="Cycles that each resource needs", right=(1, 2))
+    for row in sorted(cost.latency, key=lambda row: -row.cycles):
+        made.add_row(row.resource, units.si(row.cycles, ""), units.percent(row.cycles / max(1, cost.cycles)))
+    return made
+
+
+def _energy(cost: Cost) -> Table:
+    made = tables.table("component", "action", "tensor", "count", "each", "energy", "share", title="Energy", right=(3, 4, 5, 6))
+    for row in sorted(cost.energy, key=lambda row: -row.energy_pj):
+        if row.energy_pj:
+            share = units.percent(row.energy_pj / cost.energy_pj)
+            each = units.energy(row.each_pj)
+            made.add_row(row.component, row.action, row.tensor, units.si(row.count, ""), each, units.energy(row.energy_pj), share)
+    return made
+
+
+def _traffic(cost: Cost) -> Table:
+    made = tables.table(
+        "level", "tensor", "tile [words]", "instances", "reads", "fills", "updates",
+        title="Words moved, per instance", right=range(2, 7),
+    )  # fmt: skip
+    for row in cost.traffic:
+        counts = (row.tile_words, row.instances, row.reads, row.fills, row.updates)
+        made.add_row(row.level, row.tensor, *(units.si(count, "") for count in counts))
+    return made

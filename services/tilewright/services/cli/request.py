@@ -1,0 +1,139 @@
+"""From what was typed to a `RunRequest`: names are looked up, files are read here, on the client."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from tilewright.protocol import registry
+from tilewright.protocol.errors import InvalidInput, suggest
+from tilewright.protocol.messages import RunRequest
+from tilewright.protocol.plugin import Kind, Options
+
+from . import parse
+
+if TYPE_CHECKING:
+    from tilewright.protocol.architecture import Architecture
+    from tilewright.protocol.plugin import Budget, Document
+    from tilewright.protocol.subjects import Stage
+    from tilewright.protocol.workload import Workload
+
+    from .options import RunOptions
+
+DEFAULT_FRONTEND = "zoo"
+#: Suffix of a workload file -> the frontend that reads it.
+FRONTENDS = {".yaml": "yaml", ".yml": "yaml"}
+#: Suffix of an architecture file -> the format that it is in.
+FORMATS = {".yaml": "yaml", ".yml": "yaml"}
+
+
+def build(said: RunOptions, stages: Sequence[Stage], *, local: bool) -> RunRequest:
+    """The request for a run of `stages`.
+
+    `local` says that the services are this installation's own, so that a name nobody installed here is unknown; on
+    somebody else's cluster the services decide. Raises `InvalidInput` for whatever is wrong already here.
+    """
+    frontend, frontend_options, workload = _model(said, local)
+    target, architecture = _target(said, local)
+    if local:
+        _known(said, stages)
+    return RunRequest(
+        model=said.model,
+        target=target,
+        frontend=frontend,
+        frontend_options=frontend_options,
+        target_parameters=parse.integers(said.parameter, "--parameter"),
+        stages=tuple(stages),
+        objective=said.objective,
+        mapper=said.mapper,
+        mapper_options=parse.options(said.mapper_option, "--mapper-option"),
+        map_budget=_budget(_default("map_budget"), said.evaluations, said.seconds, said.gap),
+        codesigner=said.codesigner,
+        codesigner_options=parse.options(said.codesigner_option, "--codesigner-option"),
+        codesign_budget=_budget(_default("codesign_budget"), said.design_evaluations, None, None),
+        limits=parse.numbers(said.limit, "--limit"),
+        emitter=said.emitter,
+        emitter_options=parse.options(said.emitter_option, "--emitter-option"),
+        simulator=said.simulator,
+        simulator_options=parse.options(said.simulator_option, "--simulator-option"),
+        seed=said.seed,
+        use_cache=not said.no_cache,
+        workload=workload,
+        architecture=architecture,
+    )
+
+
+def _default(field: str) -> Budget:
+    """The default of a field of `RunRequest`."""
+    budget: Budget = getattr(RunRequest(model="", target=""), field)
+    return budget
+
+
+def _budget(default: Budget, evaluations: int | None, seconds: float | None, gap: float | None) -> Budget:
+    said = {"evaluations": evaluations, "seconds": seconds, "gap": gap}
+    return msgspec.structs.replace(default, **{name: value for name, value in said.items() if value is not None})
+
+
+def _known(said: RunOptions, stages: Sequence[Stage]) -> None:
+    """Look up the plugins that the stages use; `UnknownPlugin` suggests the nearest name."""
+    used: dict[Stage, tuple[Kind, str]] = {
+        "map": ("mappers", said.mapper),
+        "codesign": ("codesigners", said.codesigner),
+        "kernel": ("emitters", said.emitter),
+        "simulate": ("simulators", said.simulator),
+    }
+    for stage, (kind, name) in used.items():
+        if stage in stages and name:
+            registry.find(kind, name)
+
+
+def _model(said: RunOptions, local: bool) -> tuple[str, Options, Workload | None]:
+    """Frontend, its options, and the workload where the frontend reads files: those exist on the client only."""
+    options = parse.options(said.option, "--option")
+    for name, value in (("seq", said.seq), ("batch", said.batch)):
+        if value is not None:
+            if name in options:
+                raise InvalidInput(f"--{name} {value} and --option {name}={options[name]}: expected one of them")
+            options[name] = value
+    path = Path(said.model)
+    name = said.frontend or FRONTENDS.get(path.suffix, DEFAULT_FRONTEND)
+    if not local and name == DEFAULT_FRONTEND:
+        return name, options, None
+    frontend = registry.load("frontends", name)
+    for option in options:
+        if option not in frontend.options:
+            raise InvalidInput(f"option {option!r} is unknown to the frontend {name}{suggest(option, frontend.options)}")
+    models = frontend.models()
+    if said.model in models:
+        return name, options, None
+    if models and not path.exists():
+        raise InvalidInput(f"model {said.model!r} is unknown to the frontend {name}{suggest(said.model, models)}")
+    if not path.exists():
+        raise InvalidInput(f"model file {said.model!r} does not exist")
+    return name, options, frontend.load(said.model, options)
+
+
+def _target(said: RunOptions, local: bool) -> tuple[str, Architecture | None]:
+    """Name of the target, and its architecture where it was given as a file."""
+    if Path(said.target).suffix in FORMATS:
+        if said.parameter:
+            raise InvalidInput(f"--parameter {said.parameter[0]!r}: {said.target} has no design space, expected a target's name")
+        architecture = read([said.target], FORMATS[Path(said.target).suffix]).architecture
+        if architecture is None:
+            raise InvalidInput(f"--target {said.target}: describes no architecture")
+        return architecture.name, architecture
+    if local:
+        registry.find("targets", said.target)
+    return said.target, None
+
+
+def read(paths: Sequence[str], format: str) -> Document:
+    """Read files of one format; `InvalidInput` names the file that is missing, or what is wrong in it."""
+    for path in paths:
+        if not Path(path).is_file():
+            raise InvalidInput(f"file {path!r} does not exist")
+    document: Document = registry.load("formats", format).read(list(paths))
+    return document

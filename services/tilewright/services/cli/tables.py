@@ -1,0 +1,191 @@
+"""A run's report as tables. Figures of a layer are those of one occurrence; shares and totals count all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from tilewright.protocol.cost import Claim, Cost
+from tilewright.protocol.messages import Codesigned, Simulated
+
+from . import units
+from .report import Layer, Report
+
+#: Layers shown of a run that has more: those with the largest share of the energy-delay product's factors.
+MOST_LAYERS = 60
+
+
+def table(*columns: str, title: str = "", right: Iterable[int] = ()) -> Table:
+    """A table with plain rules; `right` are the columns with numbers."""
+    made = Table(title=title or None, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False)
+    numbers = set(right)
+    for index, column in enumerate(columns):
+        made.add_column(column, justify="right" if index in numbers else "left", overflow="fold", no_wrap=index in numbers)
+    return made
+
+
+def report(report: Report) -> RenderableType:
+    """Everything a finished run has to show."""
+    parts: list[RenderableType] = []
+    if report.layers:
+        parts += [layers(report) if report.mapped else profile(report), Text()]
+    parts.extend(missing(report))
+    if report.mapped:
+        parts += [totals(report), Text()]
+    if report.codesigned is not None:
+        parts += [design(report.codesigned, report.simulated_design), Text()]
+    kernels = list(_kernels(report))
+    if kernels:
+        parts += [*kernels, Text()]
+    return Group(*parts)
+
+
+def profile(report: Report) -> RenderableType:
+    """Where the time goes at the roofline, for a run that was only profiled."""
+    assert report.profile is not None
+    made = table("operator", "x", "MACs", "bytes", "FLOP/byte", "cycles", "bound by", title="Operators (one occurrence)", right=range(1, 6))
+    for each in report.profile.operators:
+        made.add_row(
+            each.name,
+            str(each.count),
+            units.si(each.macs, ""),
+            units.size(each.read_bytes + each.write_bytes),
+            f"{each.arithmetic_intensity:.1f}",
+            units.si(each.cycles, ""),
+            each.bound_by,
+        )
+    workload = report.profile.workload
+    total = sum(each.count * each.cycles for each in report.profile.operators)
+    counts = f"{units.si(workload.macs, 'MACs')}   {units.si(workload.parameters, 'parameters')}"
+    return Group(made, Text(), Text(f"Total   {counts}   at least {units.cycles(total)} at the roofline"))
+
+
+def layers(report: Report) -> Table:
+    """The layers with their mappings' costs."""
+    simulated = any(layer.simulated for layer in report.layers)
+    columns = ["layer", "x", "energy", "cycles", "util.", "EDP [J·cycles]", "% energy", "% cycles", "optimality"]
+    made = table(*columns, *(["simulated"] if simulated else []), title="Layers (figures of one occurrence)", right=range(1, 8))
+    for layer in report.layers[:MOST_LAYERS]:
+        made.add_row(*_layer(layer, report), *([_simulated(layer)] if simulated and layer.schedule else []))
+    if len(report.layers) > MOST_LAYERS:
+        made.add_row(f"... and {len(report.layers) - MOST_LAYERS} more (see --json)")
+    return made
+
+
+def _layer(layer: Layer, report: Report) -> list[str]:
+    if layer.schedule is None:
+        return [layer.name, str(layer.count), *["-"] * 6, "no mapping"]
+    cost = layer.schedule.cost
+    return [
+        layer.name,
+        str(layer.count),
+        units.energy(cost.energy_pj),
+        units.si(cost.cycles, ""),
+        units.percent(cost.utilization),
+        units.si(cost.edp * 1e-12, ""),
+        units.percent(layer.count * cost.energy_pj / report.energy_pj) if report.energy_pj else "-",
+        units.percent(layer.count * cost.cycles / report.cycles) if report.cycles else "-",
+        claim(layer.schedule.claim),
+    ]
+
+
+def claim(claim: Claim) -> str:
+    """What is claimed of a mapping, in a few words."""
+    if claim.kind == "optimal":
+        return f"optimal ({claim.mapspace})" if claim.mapspace else "optimal"
+    gap = f", gap <= {units.percent(claim.gap)}" if claim.gap is not None else ""
+    return f"{claim.kind}{gap}"
+
+
+def _simulated(layer: Layer) -> str:
+    if layer.simulated is None or layer.schedule is None:
+        return "-"
+    if layer.same_model:
+        return "same model"
+    return difference(layer.schedule.cost, layer.simulated)
+
+
+def difference(predicted: Cost, simulated: Cost) -> str:
+    """How far a simulation is from the prediction."""
+    parts = []
+    for name, before, after in (("cycles", predicted.cycles, simulated.cycles), ("energy", predicted.energy_pj, simulated.energy_pj)):
+        if before and after:
+            parts.append(f"{name} {100 * (after / before - 1):+.1f} %")
+    return ", ".join(parts)
+
+
+def missing(report: Report) -> Iterable[Text]:
+    """A paragraph per layer without a mapping, saying why."""
+    for layer in report.layers:
+        if layer.reason:
+            yield Text(f"{layer.name}: {layer.reason}\n", style="yellow")
+
+
+def totals(report: Report) -> Text:
+    """Totals with units, and what binds."""
+    assert report.profile is not None
+    clock = report.profile.architecture.clock_ghz
+    text = Text()
+    text.append("Total      ", style="bold")
+    latency = f"{units.cycles(report.cycles)} = {units.duration(report.seconds)} at {clock:g} GHz"
+    text.append(f"energy {units.energy(report.energy_pj)}   latency {latency}   EDP {units.edp(report.edp)}   ")
+    text.append(f"utilization {units.percent(report.utilization)}\n")
+    if len(report.mapped) < len(report.layers):
+        text.append(f"           (of the {len(report.mapped)} of {len(report.layers)} layers that have a mapping)\n", style="yellow")
+    binding = ", ".join(
+        f"{resource or 'unknown'} binds {units.percent(share)} of the cycles" for resource, share in list(report.binding.items())[:3]
+    )
+    text.append("Bottleneck ", style="bold")
+    text.append(binding)
+    return text
+
+
+def design(codesigned: Codesigned, simulated: tuple[Simulated, ...]) -> RenderableType:
+    """The winning design beside the target as it is."""
+    found, base = codesigned.design, codesigned.baseline
+    rows = table("co-design", "baseline", "found", "better by", title="Co-design", right=(1, 2, 3))
+    for core, before in zip(found.cores, base.cores, strict=False):
+        for name, value in core.parameters.items():
+            if value != before.parameters.get(name):
+                rows.add_row(name, str(before.parameters.get(name, "-")), str(value), "")
+    for name, old, new, show in (
+        ("energy", base.energy_pj, found.energy_pj, units.energy),
+        ("cycles", base.cycles, found.cycles, units.cycles),
+        ("EDP", base.edp, found.edp, units.edp),
+    ):
+        rows.add_row(name, show(old), show(new), units.ratio(old / new) if new else "-")
+    same = all(core.parameters == before.parameters for core, before in zip(found.cores, base.cores, strict=False))
+    notes = [claim(found.claim)]
+    if same:
+        notes.append("no parameter changed")
+    if not codesigned.complete:
+        notes.append("incomplete: a time limit cut the search")
+    if simulated:
+        notes.append("simulated: same model" if all(each.same_model for each in simulated) else f"simulated by {simulated[0].model}")
+    return Group(rows, Text("; ".join(notes)))
+
+
+def _kernels(report: Report) -> Iterable[RenderableType]:
+    """Which kernels there are, and what was verified of them."""
+    kernels = [(layer.name, layer.kernel) for layer in report.layers if layer.kernel is not None]
+    if kernels:
+        verified = [kernel for _, kernel in kernels if kernel.verification.status == "verified"]
+        text = Text()
+        text.append("Kernels    ", style="bold")
+        text.append(f"{len(kernels)} generated, {len(verified)} verified")
+        if verified:
+            cases = sum(kernel.verification.cases for kernel in verified)
+            worst = max(kernel.verification.worst_error for kernel in verified)
+            text.append(f" ({cases} cases with {verified[0].verification.compiler or 'a compiler'}, worst error {worst:.2g} of the bound)")
+        reasons = sorted({kernel.verification.reason for _, kernel in kernels if kernel.verification.status != "verified"})
+        for reason in reasons:
+            text.append(f"\n           not verified: {reason}", style="yellow")
+        for note in sorted({note for _, kernel in kernels for note in kernel.notes}):
+            text.append(f"\n           {note}")
+        yield text
+    for layer in report.layers:
+        if layer.kernel_reason:
+            yield Text(f"kernel of {layer.name}: {layer.kernel_reason}", style="yellow")

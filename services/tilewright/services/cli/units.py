@@ -1,0 +1,66 @@
+"""Numbers for people: three significant digits, SI prefixes, always a unit."""
+
+from __future__ import annotations
+
+import math
+
+_PREFIXES = {-15: "f", -12: "p", -9: "n", -6: "µ", -3: "m", 0: "", 3: "k", 6: "M", 9: "G", 12: "T", 15: "P", 18: "E"}
+
+
+def si(value: float, unit: str) -> str:
+    """`value` in base units with the SI prefix that leaves one to three digits before the point, e.g. ``1.86 mJ``."""
+    if not math.isfinite(value):
+        return f"{value} {unit}".rstrip()
+    if value == 0:
+        return f"0 {unit}".rstrip()
+    exponent = 3 * math.floor(math.log10(abs(value)) / 3)
+    exponent = min(max(exponent, min(_PREFIXES)), max(_PREFIXES))
+    if abs(float(_digits(value / 10.0**exponent))) >= 1000 and exponent < max(_PREFIXES):
+        exponent += 3
+    return f"{_digits(value / 10.0**exponent)} {_PREFIXES[exponent]}{unit}".rstrip()
+
+
+def _digits(scaled: float) -> str:
+    """Three significant digits, never in exponent notation below 1e6."""
+    whole = len(str(int(abs(scaled))))
+    return f"{scaled:.{max(0, 3 - whole)}f}"
+
+
+def energy(picojoules: float) -> str:
+    """An energy, given in pJ."""
+    return si(picojoules * 1e-12, "J")
+
+
+def cycles(count: float) -> str:
+    """A number of cycles."""
+    return f"{int(count)} cycles" if abs(count) < 1000 and count == int(count) else si(count, "cycles")
+
+
+def edp(picojoule_cycles: float) -> str:
+    """An energy-delay product, given in pJ x cycles."""
+    return si(picojoule_cycles * 1e-12, "J·cycles")
+
+
+def duration(seconds: float) -> str:
+    """A time span."""
+    return si(seconds, "s")
+
+
+def size(count: float) -> str:
+    """Bytes, in decimal prefixes."""
+    return f"{int(count)} B" if abs(count) < 1000 else si(count, "B")
+
+
+def percent(share: float) -> str:
+    """A share of 1 as a percentage."""
+    return f"{100 * share:.1f} %"
+
+
+def ratio(value: float) -> str:
+    """A factor, e.g. ``1.83x``."""
+    return f"{_digits(value)}x"
+
+
+def objective_value(objective: str, value: float) -> str:
+    """A value of an objective in its unit."""
+    return {"edp": edp, "energy": energy, "latency": cycles}[objective](value)
