@@ -6,19 +6,23 @@ import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import nats.errors
 import nats.js.errors
 from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 from nats.js import JetStreamContext
 
-from . import _dial
+from . import _dial, subjects
 from ._settings import BusSettings
 from .errors import NoConnection, NotBootstrapped
 
 T = TypeVar("T")
 log = logging.getLogger("tilewright.bus")
+# nats-py logs tracebacks of what its error callback is told anyway.
+logging.getLogger("nats").setLevel(logging.CRITICAL)
 
 #: Seconds that one attempt may take.
 ATTEMPT = 5.0
@@ -26,6 +30,8 @@ ATTEMPT = 5.0
 PATIENCE = 30.0
 #: Seconds for which "no responders" may mean that a stream is only just coming back.
 SETTLING = 1.0
+#: Seconds that one subscription may take to end, in order.
+UNSUBSCRIBING = 2.0
 #: Seconds that closing may take.
 CLOSING = 6.0
 
@@ -52,6 +58,21 @@ def not_bootstrapped(what: str) -> NotBootstrapped:
     return NotBootstrapped(f"{what} does not exist on this NATS server; run `tilewright admin init`")
 
 
+def schema_of(config: dict[str, Any]) -> int:
+    """The layout number that bootstrap wrote into a stream's or consumer's metadata; 0 when there is none."""
+    number = (config.get("metadata") or {}).get(subjects.SCHEMA_KEY, "0")
+    return int(number) if number.isdecimal() else 0
+
+
+def check_schema(what: str, config: dict[str, Any]) -> None:
+    """Raise unless a stream or consumer has our layout: `NoConnection` for a newer one, `NotBootstrapped` for an older one."""
+    found = schema_of(config)
+    if found > subjects.SCHEMA:
+        raise NoConnection(f"{what} has layout {found}, expected {subjects.SCHEMA}: a newer tilewright made it; upgrade this one")
+    if found < subjects.SCHEMA:
+        raise NotBootstrapped(f"{what} has layout {found}, expected {subjects.SCHEMA}; run `tilewright admin init`")
+
+
 class Connection:
     """A connection that reconnects for ever, until it is closed or the server refuses it for good."""
 
@@ -62,6 +83,7 @@ class Connection:
         self.reconnects = 0
         self._closing = False
         self._last_error: Exception | None = None
+        self._last_error_at = 0.0
         self._listeners: set[Callable[[], None]] = set()
         loop = asyncio.get_running_loop()
         self._refused: asyncio.Future[None] = loop.create_future()
@@ -91,10 +113,10 @@ class Connection:
         self._closing = True
         connecting.cancel()
         await asyncio.wait({connecting})
-        await self.client.close()
+        await self._close_client()
 
     async def _failed(self, error: Exception) -> None:
-        self._last_error = error
+        self._last_error, self._last_error_at = error, asyncio.get_running_loop().time()
         log.debug("NATS: %s: %s", type(error).__name__, error)
         if _dial.is_final(error) and not self._refused.done():
             self._refused.set_result(None)
@@ -143,6 +165,32 @@ class Connection:
             forget()
         return True
 
+    async def subscribe(self, subject: str, heard: Callable[[Msg], Awaitable[None]]) -> Subscription:
+        """Core subscription; `NoConnection` once the connection is closed."""
+        try:
+            return await self.client.subscribe(subject, cb=heard)
+        except (nats.errors.ConnectionClosedError, nats.errors.ConnectionDrainingError) as error:
+            self.check_open()
+            raise NoConnection("the bus is being closed") from error
+
+    async def unsubscribe(self, subscription: Subscription) -> None:
+        """End a subscription; what has arrived by then is still heard."""
+        end = subscription.drain if self.usable else subscription.unsubscribe
+        try:
+            async with asyncio.timeout(UNSUBSCRIBING):
+                await cast("Callable[[], Awaitable[None]]", end)()
+        except (nats.errors.Error, TimeoutError) as error:
+            log.debug("unsubscribing: %s: %s", type(error).__name__, error)
+
+    async def send(self, subject: str, data: bytes = b"", *, reply: str = "", headers: dict[str, str] | None = None) -> bool:
+        """Core publish: not confirmed, buffered for a while when the connection is lost; False when it was dropped."""
+        try:
+            await self.client.publish(subject, data, reply=reply, headers=headers)
+        except nats.errors.Error as error:
+            log.debug("%s: dropped: %s: %s", subject, type(error).__name__, error)
+            return False
+        return True
+
     async def until_change(self, work: Awaitable[T]) -> T:
         """The result of `work`, or `Interrupted` as soon as the connection was lost and is back."""
         task = asyncio.ensure_future(work)
@@ -189,7 +237,8 @@ class Connection:
                 await asyncio.sleep(0.05)
             except nats.errors.ConnectionClosedError:
                 self.check_open()
-        raise NoConnection(f"{what}: NATS at {_dial.public_url(self.settings)} did not answer for {patience:g} s")
+        trouble = f" ({self._last_error})" if self._last_error and self._last_error_at > deadline - patience else ""
+        raise NoConnection(f"{what}: NATS at {_dial.public_url(self.settings)} did not answer for {patience:g} s{trouble}")
 
     async def api(self, call: str, request: dict[str, Any] | None = None) -> dict[str, Any]:
         """A JetStream API call (``$JS.API.<call>``); raises nats-py's ``APIError``s."""
@@ -229,4 +278,15 @@ class Connection:
                     await self.client.drain()
         except (nats.errors.Error, TimeoutError, OSError) as error:
             log.debug("draining: %s: %s", type(error).__name__, error)
-        await self.client.close()
+        await self._close_client()
+
+    async def _close_client(self) -> None:
+        """Close without trying to send what is left to a peer that is gone (nats-py would, and raise halfway)."""
+        if not self.usable:
+            self.client._pending.clear()
+            self.client._pending_data_size = 0
+        try:
+            async with asyncio.timeout(CLOSING):
+                await self.client.close()
+        except (TimeoutError, OSError) as error:
+            log.debug("closing: %s: %s", type(error).__name__, error)

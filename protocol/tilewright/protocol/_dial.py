@@ -36,6 +36,7 @@ def options(settings: BusSettings) -> dict[str, Any]:
         "ping_interval": 10,
         "max_outstanding_pings": 2,
         "drain_timeout": 5,
+        "flush_timeout": 5.0,
     }
     if settings.token:
         chosen["token"] = settings.token

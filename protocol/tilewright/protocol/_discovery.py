@@ -57,11 +57,10 @@ async def discover(connection: Connection, timeout: float) -> list[ServiceInfo]:
         found[service.id] = service
 
     inbox = connection.client.new_inbox()
-    subscription = await connection.client.subscribe(inbox, cb=answered)
+    subscription = await connection.subscribe(inbox, answered)
     try:
-        await connection.client.publish("$SRV.STATS", reply=inbox)
+        await connection.send("$SRV.STATS", reply=inbox)
         await asyncio.sleep(timeout)
     finally:
-        if not connection.client.is_closed:
-            await subscription.unsubscribe()
+        await connection.unsubscribe(subscription)
     return sorted(found.values(), key=lambda service: (service.name, service.id))

@@ -93,7 +93,8 @@ class Reader:
         outstanding, expected = 0, 1
         while True:
             if outstanding == 0:
-                await self._request()
+                assert self._puller is not None
+                await self._puller.request(BATCH, EXPIRES)
                 outstanding = BATCH
             try:
                 async with asyncio.timeout(EXPIRES + PATIENCE_FOR_STATUS):
@@ -120,13 +121,6 @@ class Reader:
                 yield StreamEvent(answer.subject, answer.data, sequence, stored / 1e9)
             if not self._follow and (metadata.num_pending == 0 or sequence >= self._end):
                 return
-
-    async def _request(self) -> None:
-        assert self._puller is not None
-        try:
-            await self._puller.request(BATCH, EXPIRES)
-        except nats.errors.Error as error:
-            raise _Rebuild(str(error)) from error
 
     async def _stream_state(self) -> dict[str, Any]:
         try:

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 
 from ._connection import Connection
 
@@ -35,17 +36,17 @@ class Puller:
         self._arrived = arrived
         self._inbox = connection.client.new_inbox()
         self._serial = 0
-        self._subscription: Any = None
+        self._subscription: Subscription | None = None
 
     async def open(self) -> None:
         """Subscribe to the inbox."""
-        self._subscription = await self._connection.client.subscribe(f"{self._inbox}.*", cb=self._on_message)
+        self._subscription = await self._connection.subscribe(f"{self._inbox}.*", self._on_message)
 
     async def request(self, batch: int, expires: float) -> None:
         """Ask for up to `batch` messages within `expires` seconds; answers to earlier requests that failed are ignored."""
         self._serial += 1
         body: dict[str, Any] = {"batch": batch, "expires": int(expires * 1e9)}
-        await self._connection.client.publish(self._subject, json.dumps(body).encode(), reply=f"{self._inbox}.{self._serial}")
+        await self._connection.send(self._subject, json.dumps(body).encode(), reply=f"{self._inbox}.{self._serial}")
 
     async def _on_message(self, message: Msg) -> None:
         code = (message.headers or {}).get("Status")
@@ -56,5 +57,5 @@ class Puller:
 
     async def close(self) -> None:
         """Unsubscribe: the server forgets requests that nobody listens for."""
-        if self._subscription and not self._connection.client.is_closed:
-            await self._subscription.drain()
+        if self._subscription:
+            await self._connection.unsubscribe(self._subscription)

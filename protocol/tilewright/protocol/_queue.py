@@ -6,7 +6,6 @@ import asyncio
 import json
 import logging
 
-import nats.errors
 from nats.aio.msg import Msg
 
 from ._connection import Connection, not_bootstrapped
@@ -54,10 +53,7 @@ class Delivery:
     async def in_progress(self) -> None:
         """Still working: restart ack_wait. Not confirmed, and nothing while the connection is lost."""
         if not self._settled and self._connection.usable:
-            try:
-                await self._connection.client.publish(self._reply, b"+WPI")
-            except nats.errors.Error as error:
-                log.debug("in_progress: %s", error)
+            await self._connection.send(self._reply, b"+WPI")
 
     async def _settle(self, verdict: bytes) -> None:
         if not self._settled:
@@ -79,7 +75,7 @@ class Queue:
         self._wanted = False
         self._closed = False
         self._pause = PAUSES[0]
-        self._returning: set[asyncio.Task[None]] = set()
+        self._returning: set[asyncio.Task[bool]] = set()
         self._forget = connection.subscribe_changes(lambda: self._answers.put_nowait(None))
 
     async def open(self) -> None:
@@ -97,15 +93,9 @@ class Queue:
 
     def _hand_back(self, message: Msg) -> None:
         """Return a job at once that came after its fetch had ended, instead of sitting on it for ack_wait."""
-        task = asyncio.create_task(self._nak(message))
+        task = asyncio.create_task(self._connection.send(message.reply, b"-NAK"))
         self._returning.add(task)
         task.add_done_callback(self._returning.discard)
-
-    async def _nak(self, message: Msg) -> None:
-        try:
-            await self._connection.client.publish(message.reply, b"-NAK")
-        except nats.errors.Error as error:
-            log.debug("handing back: %s", error)
 
     async def fetch(self, timeout: float = 5.0) -> Delivery | None:
         """The next job, or None after `timeout`. Wakes up at once on reconnect; a missing consumer costs a pause, never a busy loop.
@@ -163,9 +153,6 @@ class Queue:
         self._closed = True
         self._forget()
         self._answers.put_nowait(None)
-        try:
-            await self._puller.close()
-        except (nats.errors.Error, TimeoutError) as error:
-            log.debug("%s: closing: %s", self._name, error)
+        await self._puller.close()
         if self._returning:
             await asyncio.wait(self._returning, timeout=GRACE)

@@ -21,15 +21,12 @@ import nats.js.errors
 
 from . import subjects
 from ._blobs import REFRESH_AFTER
+from ._connection import check_schema, schema_of
 from .bus import Bus
 from .errors import InvalidInput, NoConnection
-from .subjects import PREFIX, Limits
+from .subjects import PREFIX, SCHEMA, SCHEMA_KEY, Limits
 
-#: Raised with every change of the layout that older code could not work with.
-SCHEMA = 1
-_SCHEMA_KEY = "tilewright.schema"
 _IN_USE, _NO_ROOM, _IMMUTABLE = 10058, (10047, 10023, 10028), 10052
-_DAY = 86400.0
 
 
 def _ns(seconds: float) -> int:
@@ -47,7 +44,7 @@ def streams(limits: Limits, replicas: int = 1) -> list[dict[str, Any]]:
             "num_replicas": replicas,
             "max_age": _ns(age),
             "duplicate_window": _ns(min(limits.duplicate_window, age)),
-            "metadata": {_SCHEMA_KEY: str(SCHEMA)},
+            "metadata": {SCHEMA_KEY: str(SCHEMA)},
             **{"retention": "limits", "discard": "old", "max_msgs": -1, "max_bytes": -1, "max_msgs_per_subject": -1, **settings},
         }
 
@@ -101,6 +98,7 @@ def consumers(ack_wait: float) -> dict[str, dict[str, Any]]:
             "max_deliver": subjects.MAX_DELIVERIES if stream.startswith("TW_JOB_") else -1,
             "max_ack_pending": 10_000,
             "max_waiting": 4096,
+            "metadata": {SCHEMA_KEY: str(SCHEMA)},
         }
         for stream in queues
     }
@@ -148,9 +146,8 @@ async def _stream(bus: Bus, config: dict[str, Any]) -> bool:
     except nats.js.errors.NotFoundError:
         call = "CREATE"
     else:
-        schema = int((found.get("metadata") or {}).get(_SCHEMA_KEY, "0"))
-        if schema > SCHEMA:
-            raise NoConnection(f"stream {name} has schema {schema}, expected at most {SCHEMA}: it was made by a newer tilewright")
+        if schema_of(found) > SCHEMA:
+            check_schema(f"stream {name}", found)
         if not _differs(config, found):
             return False
         call = "UPDATE"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import importlib.metadata
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any
 
 import nats.errors
@@ -19,7 +19,7 @@ from nats.aio.msg import Msg
 from . import _discovery, subjects
 from ._blobs import Blobs
 from ._bucket import Bucket, Entry
-from ._connection import Connection, not_bootstrapped
+from ._connection import Connection, check_schema, not_bootstrapped
 from ._discovery import ServiceInfo
 from ._events import Reader, StreamEvent
 from ._publish import publish
@@ -85,26 +85,20 @@ class Bus:
 
     async def emit(self, subject: str, data: bytes, message_id: str) -> None:
         """Publish an event: not confirmed, never raises for a lost connection."""
-        try:
-            await self.connection.client.publish(subject, data, headers={"Nats-Msg-Id": message_id})
-        except nats.errors.Error as error:
-            log.debug("event %s dropped: %s: %s", subject, type(error).__name__, error)
+        await self.connection.send(subject, data, headers={"Nats-Msg-Id": message_id})
 
     async def signal(self, subject: str, data: bytes = b"") -> None:
         """Core publish (no stream): whoever listens now hears it. Never raises for a lost connection."""
-        try:
-            await self.connection.client.publish(subject, data)
-        except nats.errors.Error as error:
-            log.debug("signal %s dropped: %s: %s", subject, type(error).__name__, error)
+        await self.connection.send(subject, data)
 
-    async def listen(self, subject: str) -> AsyncIterator[bytes]:
+    async def listen(self, subject: str) -> AsyncGenerator[bytes, None]:
         """Core subscription, from the first step of the iteration on; ends when the bus is closed."""
         heard: asyncio.Queue[bytes | None] = asyncio.Queue()
 
         async def hear(message: Msg) -> None:
             heard.put_nowait(message.data)
 
-        subscription = await self.connection.client.subscribe(subject, cb=hear)
+        subscription = await self.connection.subscribe(subject, hear)
         forget = self.connection.subscribe_changes(lambda: heard.put_nowait(None))
         try:
             while True:
@@ -115,13 +109,13 @@ class Bus:
                     return
         finally:
             forget()
-            if not self.connection.client.is_closed and not self.connection.client.is_draining:
-                await subscription.unsubscribe()
+            await self.connection.unsubscribe(subscription)
 
     async def queue(self, stream: str) -> Queue:
         """Bind to a stream's durable consumer (`subjects.durable`); `NotBootstrapped` when it does not exist."""
         consumer = subjects.durable(stream)
-        await self._consumer_info(stream, consumer)
+        info = await self._consumer_info(stream, consumer)
+        check_schema(f"consumer {consumer} of stream {stream}", info["config"])
         queue = Queue(self.connection, stream, consumer)
         await queue.open()
         self._opened.append(queue.close)
@@ -136,14 +130,15 @@ class Bus:
     async def bucket(self, name: str) -> Bucket:
         """Bind to a KV bucket; `NotBootstrapped` when it does not exist."""
         try:
-            await self.connection.api(f"STREAM.INFO.KV_{name}")
+            info = await self.connection.api(f"STREAM.INFO.KV_{name}")
         except nats.js.errors.NotFoundError as error:
             raise not_bootstrapped(f"bucket {name}") from error
+        check_schema(f"bucket {name}", info["config"])
         return Bucket(self.connection, name)
 
     async def events(
         self, subject: str, *, stream: str = subjects.EVENT_STREAM, start: int = 1, follow: bool = True
-    ) -> AsyncIterator[StreamEvent]:
+    ) -> AsyncGenerator[StreamEvent, None]:
         """Events matching a subject filter from a sequence on; rebuilt within milliseconds of a reconnect, without gaps or repeats.
 
         With ``follow=False`` it ends at what the stream held when it started.

@@ -90,6 +90,9 @@ def durable(stream: str) -> str:
     return f"{stream.lower()}_workers"
 
 
+#: Number of the layout of streams and buckets, kept in their metadata; raised when older code could not work with it.
+SCHEMA = 1
+SCHEMA_KEY = "tilewright.schema"
 #: Deliveries after which a job is no longer offered: a backstop far above what retries and hand-backs need.
 MAX_DELIVERIES = 20
 
