@@ -56,9 +56,9 @@ def account(
                 fills[i][t] = fill
             else:
                 updates[i][t] = xp.where(here, asked, zero)
-                fills[i][t] = xp.where(here & above[i], delivered[i][t] - share[i], zero)
+                fills[i][t] = fill if problem.conventions.release == "2022" else xp.where(here & above[i], delivered[i][t] - share[i], zero)
                 reads[i][t] = xp.where(here, asked - share[i], zero)
-                if outputs != "timeloop":
+                if outputs in ("zigzag", "accelforge"):
                     # Draining a tile upward reads it; delivered words stand for the tiles that leave as well.
                     reads[i][t] = reads[i][t] + fill
                 if outputs == "zigzag":

@@ -10,6 +10,9 @@ import msgspec
 class Conventions(msgspec.Struct, frozen=True):
     """What is counted, and how times combine. Results under different conventions are never compared."""
 
+    #: Which release of the reference tool is followed. ``2022``: the first visit of an output tile is filled like any other, and two
+    #: moves are the same only when nothing came between them, so a loop that does not move a window breaks its slide.
+    release: Literal["2025", "2022"] = "2025"
     #: How accesses of the written tensor count:
     #: ``timeloop``: first read of each element elided, draining a tile upward is no read;
     #: ``zigzag``: every accumulation reads and writes, and draining reads;

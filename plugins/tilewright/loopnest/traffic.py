@@ -110,6 +110,8 @@ def _overlaps(
     # Overlap of the tile with itself moved by the innermost moving loop.
     lengths = [length for rank, length in zip(shape.ranks, extents(shape, nest.below[level + 1]), strict=True) if rank in shape.mixed]
     zero = xp.full(0, tile)
+    earlier = nest.problem.conventions.release == "2022"
+    direct = _moves_first(nest, loops, shape, level) if earlier else None
     kept = [xp.maximum(length - move, zero) for length, move in zip(lengths, first, strict=True)]
     shared = product(xp, kept) * xp.floor_divide(tile, product(xp, lengths))
     saved = zero
@@ -127,9 +129,20 @@ def _overlaps(
             same = same & (delta == wanted[rank])
             slides = slides | (step > 0)
             moved[rank] = moved[rank] + step
+        if direct is not None:
+            still, same = still & ~direct, same & direct
         reused = xp.where(still, tile, xp.where(same, shared, zero))
         saved = saved + xp.where(slides & clean, (loops.factor[position] - 1) * loops.outward[position + 1] * reused, zero)
     return saved
+
+
+def _moves_first(nest: Nest, loops: Loops, shape: TensorShape, level: int) -> Array:
+    """Does the innermost loop above `level` move the tensor?  bool[B]."""
+    member = nest.xp.members(shape.dims, len(nest.problem.active))
+    moves = nest.xp.values(loops.factor[0]) < 0
+    for position in reversed(range((level + 1) * len(nest.problem.active), len(loops.factor))):
+        moves = nest.xp.where(loops.dim[position] >= 0, member[loops.dim[position]], moves)
+    return moves
 
 
 def multicast(nest: Nest) -> list[list[Array]]:
