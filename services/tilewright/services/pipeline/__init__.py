@@ -1,1 +1,30 @@
-"""The orchestrator: a pure reducer over run state, and the shell around it that any number of replicas may run."""
+"""The orchestrator: a pure reducer over run state, and the shell around it that any number of replicas may run.
+
+``plan`` says what a run consists of, ``reduce`` what happens next, ``step`` brings one event into a run, ``port`` does it
+on NATS and ``shell`` keeps doing it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from tilewright.services.runtime.settings import Settings
+
+__all__ = ["serve"]
+
+
+async def serve(settings: Settings, stop: asyncio.Event) -> None:
+    """Run one replica until `stop` is set; `NoConnection` when the server cannot be reached at first, or refuses us later."""
+    from tilewright.protocol.bus import Bus
+    from tilewright.protocol.subjects import PIPELINE
+
+    from .port import NatsPort
+    from .shell import Replica
+
+    async with await Bus.connect(settings.bus(PIPELINE)) as bus:
+        replica = Replica(bus, await NatsPort.open(bus), settings.reconcile_every)
+        await bus.serve_info(PIPELINE, {}, lambda: {"handled": replica.handled})
+        await replica.run(stop)

@@ -67,6 +67,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     retry_delay: Seconds = 1.0
     #: Jobs after which a child process is replaced.
     jobs_per_child: Count = 200
+    #: Seconds between two looks of the pipeline for jobs that got lost.
+    reconcile_every: Seconds = 30.0
     #: Distributions, or ``kind:name``, that jobs may use; empty: every installed plugin.
     plugins: tuple[str, ...] = ()
 

@@ -1,0 +1,151 @@
+"""One replica of the pipeline: its two queues, its look for lost jobs, and what it does with messages it cannot use.
+
+Any number of replicas may run; none is special. What a replica holds in memory it can lose at any instant.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from tilewright.protocol import subjects
+from tilewright.protocol.bus import Bus, Delivery, Queue
+from tilewright.protocol.codec import decode
+from tilewright.protocol.errors import InvalidInput, NoConnection, TilewrightError
+from tilewright.protocol.keys import message_id
+from tilewright.protocol.messages import Envelope, Event, Failure, Outcome, Submit, UnknownMessage, pack, unpack
+from tilewright.protocol.run import parse_task
+
+from . import step
+from .port import NatsPort
+
+log = logging.getLogger("tilewright.pipeline")
+
+#: What a run may be called: one token of a subject, one word of a key.
+RUN_ID = re.compile("[0-9a-z]{1,64}")
+#: Deliveries after which a message of an unknown kind or run, and one that fails for no good reason, is put aside.
+UNKNOWN_TRIES, UNEXPECTED_TRIES = 4, 20
+#: Seconds before such a message is tried again; doubled each time up to the second.
+PAUSES = (0.5, 30.0)
+
+Handler = Callable[[Envelope, Any], Awaitable[bool]]
+
+
+class Replica:
+    """See the module docstring. `tick` is the number of seconds between two looks for lost jobs."""
+
+    def __init__(self, bus: Bus, port: NatsPort, tick: float) -> None:
+        self._bus = bus
+        self._port = port
+        self._tick = tick
+        self._over: set[str] = set()
+        self.handled = 0
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until `stop` is set; what is in hand then is finished first."""
+        queues = (await self._bus.queue(subjects.RUN_STREAM), await self._bus.queue(subjects.DONE_STREAM))
+        workers = [
+            asyncio.create_task(self._consume(queues[0], self._submitted, stop)),
+            asyncio.create_task(self._consume(queues[1], self._ended, stop)),
+        ]
+        watch = asyncio.create_task(self._watch())
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait([*workers, watch, stopping], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stop.set()
+            watch.cancel()
+            for queue in queues:
+                await queue.close()
+            await asyncio.wait([*workers, watch, stopping])
+        for task in workers:
+            task.result()
+
+    async def _consume(self, queue: Queue, handle: Handler, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            try:
+                delivery = await queue.fetch()
+            except NoConnection:
+                if stop.is_set():
+                    return
+                raise
+            if delivery is not None:
+                await self._handle(delivery, handle)
+
+    async def _handle(self, delivery: Delivery, handle: Handler) -> None:
+        """Take one message in and settle it. Whatever it is, the replica lives on and the message is not lost."""
+        try:
+            try:
+                if await handle(*unpack(delivery.data)):
+                    self.handled += 1
+                    await delivery.ack()
+                else:
+                    await self._again(delivery, "no such run", UNKNOWN_TRIES)
+            except UnknownMessage as error:
+                await self._again(delivery, str(error), UNKNOWN_TRIES)
+            except InvalidInput as error:
+                await self._put_aside(delivery, str(error))
+            except NoConnection:
+                raise
+            except Exception as error:
+                log.exception("%s: message %d", delivery.subject, delivery.stream_sequence)
+                await self._again(delivery, f"{type(error).__name__}: {error}", UNEXPECTED_TRIES)
+        except TilewrightError as error:
+            # Not settled, so it is delivered again.
+            log.warning("%s: message %d: %s", delivery.subject, delivery.stream_sequence, error)
+
+    async def _again(self, delivery: Delivery, reason: str, tries: int) -> None:
+        if delivery.deliveries < tries:
+            await delivery.nak(min(PAUSES[0] * 2 ** (delivery.deliveries - 1), PAUSES[1]))
+        else:
+            await self._put_aside(delivery, reason)
+
+    async def _put_aside(self, delivery: Delivery, reason: str) -> None:
+        """Keep a message that cannot be used with its reason, tell the run's watchers, and go on."""
+        log.error("%s: message %d is put aside: %s", delivery.subject, delivery.stream_sequence, reason)
+        identity = message_id("pipeline", delivery.subject, delivery.stream_sequence, "dead")
+        headers = {subjects.REASON_HEADER: " ".join(reason.split())[:1000]}
+        await self._bus.publish(subjects.dead_subject(subjects.PIPELINE), delivery.data, identity, headers=headers)
+        await delivery.term()
+        try:
+            run = decode(delivery.data, Envelope).run
+        except InvalidInput:
+            return
+        if RUN_ID.fullmatch(run):
+            subject = subjects.event_subject(run, "run", "-", "error")
+            await self._bus.emit(subject, pack(Event(reason, failure=Failure("bad input", reason, 2)), run), f"{identity}.event")
+
+    async def _submitted(self, envelope: Envelope, message: Any) -> bool:
+        if not isinstance(message, Submit):
+            raise InvalidInput(f"kind: {envelope.kind!r} on {subjects.SUBMIT}, expected run.submit")
+        if not RUN_ID.fullmatch(envelope.run):
+            raise InvalidInput(f"run: {envelope.run!r}, expected 1 to 64 of the characters 0-9 and a-z")
+        await step.submit(self._port, envelope.run, message, envelope.sent)
+        return True
+
+    async def _ended(self, envelope: Envelope, message: Any) -> bool:
+        if not isinstance(message, Outcome):
+            raise InvalidInput(f"kind: {envelope.kind!r} among outcomes, expected task.outcome")
+        stage, index = parse_task(envelope.task)
+        return await step.outcome(self._port, envelope.run, stage, index, message)
+
+    async def _watch(self) -> None:
+        """Look for lost jobs, first of all at those of runs that were going on while nobody was here."""
+        while True:
+            try:
+                await self._reconcile()
+            except TilewrightError as error:
+                log.warning("looking for lost jobs: %s", error)
+            await asyncio.sleep(self._tick)
+
+    async def _reconcile(self) -> None:
+        runs = await self._port.ids()
+        self._over.intersection_update(runs)
+        for run in runs:
+            if run not in self._over:
+                state = await step.reconcile(self._port, run)
+                if state is not None and not state.active:
+                    self._over.add(run)
