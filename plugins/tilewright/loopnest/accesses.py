@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from .arrays import Array
 from .nest import Nest
+from .peers import Links
 from .traffic import compulsory
 
 
@@ -26,7 +27,12 @@ class Traffic:
 
 
 def account(
-    nest: Nest, tiles: list[list[Array]], delivered: list[list[Array]], distinct: list[list[Array]], keep: list[list[Array]]
+    nest: Nest,
+    tiles: list[list[Array]],
+    delivered: list[list[Array]],
+    distinct: list[list[Array]],
+    keep: list[list[Array]],
+    links: Links | None = None,
 ) -> Traffic:
     """Accesses of each level, given what is delivered (D), how many children differ (G) and what is kept (bool ``[level][tensor]``).
 
@@ -50,10 +56,16 @@ def account(
         for i in levels:
             here = keep[i][t]
             asked = distinct[i][t] * demand
+            if links is not None:
+                asked = links.asked(i, t, asked)
             fill = xp.where(here & above[i], delivered[i][t], zero)
             if t != problem.output:
                 reads[i][t] = xp.where(here, asked, zero)
                 fills[i][t] = fill
+                if links is not None:
+                    linked = xp.where(here & above[i], links.moved(i + 1, t, nest.used[i]), zero)
+                    reads[i][t] = reads[i][t] + linked
+                    fills[i][t] = xp.where(linked > 0, links.received(i + 1, t) + linked, fill)
             else:
                 updates[i][t] = xp.where(here, asked, zero)
                 fills[i][t] = fill if problem.conventions.release == "2022" else xp.where(here & above[i], delivered[i][t] - share[i], zero)

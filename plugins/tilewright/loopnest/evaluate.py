@@ -14,6 +14,7 @@ from .batch import Batch
 from .energy import block_accesses, leakage, storage_energy
 from .latency import level_cycles, network_cycles
 from .nest import Nest
+from .peers import Links
 from .traffic import delivered, multicast, tiles
 from .validity import Validity, check
 
@@ -39,11 +40,20 @@ class Figures:
     energy: Array
 
 
-def compute(nest: Nest, keep: list[list[Array]]) -> Figures:
+def compute(nest: Nest, keep: list[list[Array]], links: Links | None = None) -> Figures:
     """The model itself, over either namespace."""
-    xp, problem = nest.xp, nest.problem
+    return charge(nest, move(nest, keep, links), keep)
+
+
+def move(nest: Nest, keep: list[list[Array]], links: Links | None = None) -> Traffic:
+    """What is moved: this depends on the nest alone, not on sizes, bandwidths or prices of the architecture."""
     tile = tiles(nest)
-    traffic = account(nest, tile, delivered(nest, tile), multicast(nest), keep)
+    return account(nest, tile, delivered(nest, tile), multicast(nest), keep, links)
+
+
+def charge(nest: Nest, traffic: Traffic, keep: list[list[Array]]) -> Figures:
+    """What the movement costs on the architecture of ``nest.problem``."""
+    xp, problem = nest.xp, nest.problem
     per_level = level_cycles(nest, traffic, keep)
     per_network = network_cycles(nest, traffic)
     cycles = nest.steps
@@ -116,7 +126,8 @@ def figures(batch: Batch) -> tuple[Figures, Validity]:
     """The full figures of a batch (one chunk), for details."""
     nest = Nest.of_batch(batch)
     keep = [[np.ascontiguousarray(batch.keep[:, i, t]) for t in range(batch.keep.shape[2])] for i in range(batch.keep.shape[1])]
-    return compute(nest, keep), check(batch, nest)
+    links = Links(batch, nest) if batch.problem.conventions.peer_transfers else None
+    return compute(nest, keep, links), check(batch, nest)
 
 
 def _evaluate(batch: Batch) -> Evaluation:
