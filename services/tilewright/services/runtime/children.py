@@ -20,6 +20,8 @@ HEALTHY = 10.0
 GRACE = 8.0
 
 _PR_SET_PDEATHSIG = 1
+#: How a pause between two lives is waited out.
+rest = asyncio.sleep
 
 
 def die_with_parent() -> Callable[[], None]:
@@ -75,7 +77,7 @@ class Child:
                 pause = PAUSE
             how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
             self._died(f"{self.name} ended {how}; it starts again in {pause:.1f} s; its log is {self._log}")
-            await asyncio.sleep(pause)
+            await rest(pause)
             pause = min(2 * pause, MAX_PAUSE)
 
     async def stop(self) -> None:

@@ -56,6 +56,8 @@ class Supervisor:
         self._children: dict[str, Child] = {}
         self._live: set[str] = set()
         self._over: set[str] = set()
+        #: Runs that were submitted before our eyes and have no state yet.
+        self._heard: set[str] = set()
         self._news: set[asyncio.Task[None]] = set()
         self.leaving = asyncio.Event()
 
@@ -103,7 +105,7 @@ class Supervisor:
                 self._report(f"submitted: {error}")
                 self.want(())
                 continue
-            self._live.add(envelope.run)
+            self._heard.add(envelope.run)
             self.want(message.request.stages if isinstance(message, Submit) else ())
 
     async def _watch_server(self) -> None:
@@ -155,7 +157,8 @@ class Supervisor:
         for state in states:
             if state.active:
                 self.want(stage.stage for stage in state.stages)
-        if waiting:
+        self._heard -= self._live | self._over
+        if waiting > len(self._heard):  # submitted while we were not there: nobody knows for what
             self.want(STAGES)
         return bool(self._live) or waiting > 0
 
