@@ -10,13 +10,15 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import platformdirs
 
-from tilewright.protocol.bus import BusSettings
 from tilewright.protocol.errors import InvalidInput, suggest
+
+if TYPE_CHECKING:
+    from tilewright.protocol.bus import BusSettings
 
 PREFIX = "TILEWRIGHT_"
 CONFIG = f"{PREFIX}CONFIG"
@@ -79,6 +81,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     def bus(self, name: str) -> BusSettings:
         """How to reach the server; `name` is what the server shows of us. Reads the token file."""
+        from tilewright.protocol.bus import BusSettings
+
         token = ""
         if self.nats_token_file:
             try:
