@@ -9,6 +9,7 @@ from typing import Any
 from . import registry
 from .errors import InvalidInput
 from .plugin import Budget, BudgetExhausted, Kind
+from .registry import PluginRef
 
 #: The simulator that scores batches: the one cost model.
 COST_MODEL = "analytical"
@@ -21,7 +22,8 @@ def _silent(message: str, figures: dict[str, float]) -> None:
 class HostContext:
     """See `tilewright.protocol.plugin.Context` for what plugins may rely on.
 
-    `kind` and `name` say which plugin asks: it may reach what it declares in ``uses``, and `granted` (``"kind:name"``).
+    `kind` and `name` say which plugin asks: it may reach what it declares in ``uses``, what that uses in turn, and `granted`
+    (``"kind:name"``). Plugins come from `load`.
     """
 
     def __init__(
@@ -34,25 +36,39 @@ class HostContext:
         granted: tuple[str, ...] = (),
         cancelled: Callable[[], bool] = lambda: False,
         progress: Callable[[str, dict[str, float]], None] = _silent,
+        load: Callable[[Kind, str], Any] = registry.load,
     ) -> None:
         import numpy as np
 
-        self.budget = budget
+        self._budget = budget
         self.rng = np.random.default_rng(seed)
         #: True once the time limit ended something: the answer is not reproducible.
         self.cut = False
         self._asking = f"{kind[:-1]} {name!r}"
-        self._granted = {*granted, *(f"{ref.kind}:{ref.name}" for ref in registry.uses(registry.find(kind, name)))}
+        self._granted = set(granted) | _reachable(registry.find(kind, name))
         self._cancelled = cancelled
         self._progress = progress
+        self._load = load
         self._used = 0
         self._until = None if budget.seconds is None else time.monotonic() + budget.seconds
         self._scorer: Any = None
 
     @property
+    def budget(self) -> Budget:
+        """What is left."""
+        evaluations, seconds = self._budget.evaluations, self._budget.seconds
+        return Budget(
+            evaluations=None if evaluations is None else evaluations - self._used,
+            seconds=None if self._until is None or seconds is None else max(0.0, self._until - time.monotonic()),
+            gap=self._budget.gap,
+        )
+
+    @property
     def cancelled(self) -> bool:
-        """True once the run was cancelled."""
-        return self._cancelled()
+        """True once the run was cancelled or time is up."""
+        if self._cancelled() or (self._until is not None and time.monotonic() > self._until):
+            self.cut = True
+        return self.cut
 
     @property
     def evaluations(self) -> int:
@@ -60,23 +76,23 @@ class HostContext:
         return self._used
 
     def charge(self, evaluations: int) -> None:
-        """Count evaluations; `BudgetExhausted` when they are more than is left, or when time is up."""
-        if self._until is not None and time.monotonic() > self._until:
-            self.cut = True
-            raise BudgetExhausted(f"time limit of {self.budget.seconds} s reached after {self._used} evaluations")
-        limit = self.budget.evaluations
+        """Count evaluations; `BudgetExhausted` when they are more than is left, when time is up, and once the run was cancelled."""
+        if self.cancelled:
+            limited = "" if self._cancelled() else f": time limit of {self._budget.seconds} s"
+            raise BudgetExhausted(f"stopped after {self._used} evaluations{limited}")
+        limit = self._budget.evaluations
         if limit is not None and self._used + evaluations > limit:
             raise BudgetExhausted(f"budget of {limit} evaluations used")
         self._used += evaluations
 
     def evaluate(self, batch: Any) -> Any:
         """Score a batch, cut to what is left of the budget; `BudgetExhausted` when nothing is left."""
-        left = None if self.budget.evaluations is None else self.budget.evaluations - self._used
+        left = self.budget.evaluations
         if left is not None and 0 < left < len(batch):
             batch = batch[:left]
         self.charge(len(batch))
         if self._scorer is None:
-            self._scorer = registry.load("simulators", COST_MODEL)
+            self._scorer = self._load("simulators", COST_MODEL)
         return self._scorer.evaluate(batch)
 
     def progress(self, message: str, **figures: float) -> None:
@@ -87,4 +103,16 @@ class HostContext:
         """Another plugin, if the asking one declared it."""
         if f"{kind}:{name}" not in self._granted:
             raise InvalidInput(f"{self._asking} asked for {kind}:{name}, expected one of its `uses`: {sorted(self._granted) or 'none'}")
-        return registry.load(kind, name)
+        return self._load(kind, name)
+
+
+def _reachable(ref: PluginRef) -> set[str]:
+    """``"kind:name"`` of everything that a plugin uses, directly or through others."""
+    seen: set[PluginRef] = set()
+    todo = list(registry.uses(ref))
+    while todo:
+        each = todo.pop()
+        if each not in seen:
+            seen.add(each)
+            todo.extend(registry.uses(each))
+    return {f"{each.kind}:{each.name}" for each in seen}

@@ -4,6 +4,10 @@ A plugin is a class without constructor arguments, registered under an entry-poi
 imported on first use, inside a worker's child process, and instantiated once per job. Requests and answers are structs;
 fields may be added within v1, so plugins take what they know and ignore the rest.
 
+Any plugin may have a class attribute ``uses`` (``("kind:name", ...)``, the plugins it reaches through ``ctx.plugin``) and, when
+its answers depend on more than code and request (a compiler, the CPU), a method ``environment() -> str`` that names it: both
+are part of what results are cached by.
+
 Life of a search (mappers, codesigners)::
 
     host: request, ctx ──► search() ──► Candidate ──► host re-scores it, drops it if no better, reports it
@@ -162,14 +166,16 @@ class Evaluation(Protocol):
 class Context(Protocol):
     """What a plugin may use while it works."""
 
-    #: Budget left; `evaluate` and `charge` count against it.
-    budget: Budget
     #: ``numpy.random.Generator`` seeded from the request.
     rng: Any
 
     @property
+    def budget(self) -> Budget:
+        """Budget left; `evaluate` and `charge` count against it."""
+
+    @property
     def cancelled(self) -> bool:
-        """True once the run was cancelled: return as soon as possible."""
+        """True once the run was cancelled, or time is up: return as soon as possible."""
 
     @property
     def evaluations(self) -> int:

@@ -99,18 +99,21 @@ def fingerprint(kind: Kind, name: str) -> str:
     """
     digest = hashlib.sha256()
     for ref in sorted(_closure(find(kind, name))):
-        digest.update(ref.id.encode())
-        for path in _sources(_unit(ref.value.partition(":")[0])):
-            digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    for module in SHARED:
-        for path in _sources(module):
-            digest.update(path.name.encode() + b"\0" + path.read_bytes())
+        digest.update(ref.id.encode() + b"\0")
+    for path in sources(kind, name):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
     for distribution in NUMERICS:
         try:
             digest.update(f"{distribution}=={importlib.metadata.version(distribution)}".encode())
         except importlib.metadata.PackageNotFoundError:
             continue
     return digest.hexdigest()
+
+
+def sources(kind: Kind, name: str) -> tuple[Path, ...]:
+    """The files that `fingerprint` reads, in order: when none has changed since it was taken, it still holds."""
+    modules = [*(_unit(ref.value.partition(":")[0]) for ref in sorted(_closure(find(kind, name)))), *SHARED]
+    return tuple(path for module in modules for path in _sources(module))
 
 
 def uses(ref: PluginRef) -> tuple[PluginRef, ...]:
