@@ -30,6 +30,7 @@ IN_FLIGHT = 16
 #: `Limits.blob_age` exceeds `Limits.result_age` by more.
 REFRESH_AFTER = 86400.0
 
+_SIZE = "Tw-Size"
 _KEY = re.compile(r"[0-9a-f]{64}")
 
 
@@ -79,7 +80,7 @@ class Blobs:
                     subjects.blob_subject(key, part),
                     bytes(view[part * CHUNK : (part + 1) * CHUNK]),
                     f"{key}.{part}.{put}",
-                    {"Tw-Size": str(len(data))},
+                    {_SIZE: str(len(data))},
                 )
                 for part in range(count)
             )
@@ -114,10 +115,10 @@ class Blobs:
         first = await self._part(key, 0)
         if first is None:
             return None
-        size = int(first.headers["Tw-Size"])
-        if not 0 <= size <= MAX_VALUE:
+        size = (first.headers or {}).get(_SIZE, "")
+        if not size.isdecimal() or int(size) > MAX_VALUE:
             return None
-        rest = await _bounded(self._part(key, part) for part in range(1, _count(size)))
+        rest = await _bounded(self._part(key, part) for part in range(1, _count(int(size))))
         if any(message is None for message in rest):
             return None
         data = b"".join(message.data or b"" for message in (first, *rest))

@@ -1,7 +1,7 @@
 """Key-value buckets with compare-and-swap, on the wire format of NATS KV (``nats kv`` can look inside).
 
 Every write carries a message id, so asking again after a lost answer is one write, and a swap that we won ourselves is not
-mistaken for somebody else's. Reads go to the leader: what was written is read.
+taken for somebody else's. Reads go to the leader: what was written is read.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import secrets
 
 import msgspec
 import nats.js.errors
-from nats.js.api import RawStreamMsg
+from nats.js.api import Header, RawStreamMsg
 
 from ._connection import STREAM_NOT_FOUND, Connection, not_bootstrapped
 from ._publish import publish
@@ -85,17 +85,26 @@ class Bucket:
 
     async def _write(self, key: str, value: bytes, expected: int | None) -> int:
         headers = {} if expected is None else {_EXPECT: str(expected)}
+        write = secrets.token_hex(12)
         try:
-            written = await publish(self._connection, self._subject(key), value, secrets.token_hex(12), headers)
+            written = await publish(self._connection, self._subject(key), value, write, headers)
         except nats.js.errors.APIError as error:
-            if error.err_code in _WRONG_SEQUENCE:
+            if error.err_code not in _WRONG_SEQUENCE:
+                raise
+            # The server compares before it looks for duplicates, so an answer that was lost comes back as a conflict with ourselves.
+            last = await self._last(key)
+            if last is None or last.seq is None or (last.headers or {}).get(Header.MSG_ID) != write:
                 raise Conflict(f"bucket {self._name}, key {key}: not at revision {expected} any more") from error
-            raise
+            return last.seq
         return int(written.seq)
 
     async def delete(self, key: str) -> None:
         """Remove a key, without a trace: an `update` of the removed revision is a `Conflict`."""
-        await self._connection.api(f"STREAM.PURGE.{self._stream}", {"filter": self._subject(key)})
+        filtered = {"filter": self._subject(key)}
+        try:
+            await self._connection.api(f"STREAM.PURGE.{self._stream}", filtered)
+        except nats.js.errors.NotFoundError as error:
+            raise not_bootstrapped(f"bucket {self._name}") from error
 
     async def keys(self, prefix: str = "") -> list[str]:
         """Keys that start with `prefix`, sorted. A key may be gone by the time it is read."""

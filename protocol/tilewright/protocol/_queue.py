@@ -6,6 +6,8 @@ import asyncio
 import json
 import logging
 
+import nats.errors
+import nats.js.errors
 from nats.aio.msg import Msg
 
 from ._connection import Connection, not_bootstrapped
@@ -16,6 +18,8 @@ log = logging.getLogger("tilewright.bus")
 
 #: Seconds that a client waits longer than the server, for the server's own "nothing there".
 GRACE = 1.0
+#: Seconds that a live server may take to confirm a verdict.
+CONFIRMATION = 1.0
 #: Pause after a consumer was found missing: doubled from the first to the second, in seconds.
 PAUSES = (0.1, 5.0)
 
@@ -30,6 +34,7 @@ class Delivery:
         self._connection = connection
         self._reply = message.reply
         self._settled = False
+        self._stream = message.metadata.stream
         metadata = message.metadata
         self.data: bytes = message.data
         self.headers: dict[str, str] = dict(message.headers or {})
@@ -40,27 +45,44 @@ class Delivery:
 
     async def ack(self) -> None:
         """Done; returns once the server has confirmed. Raises `NoConnection` when it cannot be reached: the job comes again."""
-        await self._settle(b"+ACK")
+        await self._settle(b"+ACK", removes=True)
 
     async def nak(self, delay: float = 0.0) -> None:
         """Give it back; it is delivered again after `delay` seconds."""
-        await self._settle(b"-NAK " + json.dumps({"delay": int(delay * 1e9)}).encode() if delay > 0 else b"-NAK")
+        await self._settle(b"-NAK " + json.dumps({"delay": int(delay * 1e9)}).encode() if delay > 0 else b"-NAK", removes=False)
 
     async def term(self) -> None:
         """Never deliver it again."""
-        await self._settle(b"+TERM")
+        await self._settle(b"+TERM", removes=True)
 
     async def in_progress(self) -> None:
         """Still working: restart ack_wait. Not confirmed, and nothing while the connection is lost."""
         if not self._settled and self._connection.usable:
             await self._connection.send(self._reply, b"+WPI")
 
-    async def _settle(self, verdict: bytes) -> None:
-        if not self._settled:
-            self._settled = True
-            await self._connection.ask(
-                f"the consumer of {self.subject}", lambda timeout: self._connection.client.request(self._reply, verdict, timeout=timeout)
-            )
+    async def _settle(self, verdict: bytes, *, removes: bool) -> None:
+        if self._settled:
+            return
+        self._settled = True
+        if not await self._connection.ask(f"the consumer of {self.subject}", lambda _: self._confirm(verdict)) and removes:
+            await self._remove()
+
+    async def _confirm(self, verdict: bytes) -> bool:
+        """False when a live server does not answer: it crashed since, and its consumer does not know that it delivered this job."""
+        try:
+            await self._connection.client.request(self._reply, verdict, timeout=CONFIRMATION)
+        except nats.errors.TimeoutError:
+            if self._connection.usable:
+                return False
+            raise
+        return True
+
+    async def _remove(self) -> None:
+        """What an ack of a work queue comes to: the message leaves the stream."""
+        try:
+            await self._connection.api(f"STREAM.MSG.DELETE.{self._stream}", {"seq": self.stream_sequence, "no_erase": True})
+        except nats.js.errors.APIError as error:
+            log.debug("%s: removing message %d: %s", self._stream, self.stream_sequence, error.description)
 
 
 class Queue:
