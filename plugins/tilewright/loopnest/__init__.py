@@ -5,6 +5,7 @@ from .conventions import TIMELOOP, Conventions
 from .costing import VERSION, cost, costs, model_name
 from .estimators import ESTIMATORS, Prices
 from .evaluate import Evaluation, evaluate
+from .pool import Pool
 from .problem import Problem, Semantics, default_keep
 from .validity import Validity, check, reasons, violations
 
@@ -15,6 +16,7 @@ __all__ = [
     "Batch",
     "Conventions",
     "Evaluation",
+    "Pool",
     "Prices",
     "Problem",
     "Semantics",

@@ -6,6 +6,7 @@ Symbols of the package: B mappings, L levels (innermost first), D dims, T tensor
 
 from __future__ import annotations
 
+import copy
 import math
 from functools import cached_property
 from typing import Literal
@@ -161,6 +162,18 @@ class Problem:
 
     def __hash__(self) -> int:
         return self._hash
+
+    def on(self, architecture: Architecture) -> Problem:
+        """The same question on an architecture with the same levels; `InvalidArchitecture` when their names differ."""
+        if architecture.level_names != self.levels:
+            raise InvalidArchitecture(f"levels: {list(architecture.level_names)}, expected {list(self.levels)}")
+        there = copy.copy(self)
+        for cached in ("key", "_hash"):
+            there.__dict__.pop(cached, None)
+        there.architecture = architecture
+        there.prices = Prices(architecture)
+        there._check()
+        return there
 
     def index(self, tensor: str) -> int:
         """Index of a tensor; KeyError when there is none."""

@@ -91,8 +91,10 @@ Excess = NDArray[np.int64] | NDArray[np.bool_]
 def _checks(batch: Batch, nest: Nest) -> Iterator[tuple[str, Excess]]:
     problem = batch.problem
     yield from _factors(batch)
-    yield from _fanout(batch)
-    yield from _capacity(batch, nest)
+    needs = Needs.of(batch, nest)
+    yield "axis beyond Y: axis", np.maximum(batch.axis.max(axis=(1, 2), initial=0) - 1, -batch.axis.min(axis=(1, 2), initial=0))
+    yield from _fanout(problem, needs)
+    yield from _capacity(problem, needs)
     yield from _residence(batch)
     yield from _constraints(batch)
     if not problem.operator.is_contraction:
@@ -115,31 +117,50 @@ def _factors(batch: Batch) -> Iterator[tuple[str, Excess]]:
         yield f"factors of {name} above its bound {bound}: product", over.astype(np.int64)
 
 
-def _fanout(batch: Batch) -> Iterator[tuple[str, Excess]]:
+@dataclass(frozen=True)
+class Needs:
+    """What mappings need of sizes, whatever the sizes are. Lists are over levels."""
+
+    #: Units along X and along Y of each spatial block, int64[B] each.
+    along: tuple[list[NDArray[np.int64]], list[NDArray[np.int64]]]
+    #: Words of the kept tiles, int64[B] each.
+    words: list[NDArray[np.int64]]
+
+    @classmethod
+    def of(cls, batch: Batch, nest: Nest) -> Needs:
+        """The needs of a batch."""
+        on_y = batch.axis != 0
+        axes = (np.where(on_y, 1, batch.spatial).prod(axis=2), np.where(on_y, batch.spatial, 1).prod(axis=2))
+        kept = [
+            sum((tile * batch.keep[:, i, t] for t, tile in enumerate(row)), np.zeros(len(batch), np.int64))
+            for i, row in enumerate(tiles(nest))
+        ]
+        return cls((list(axes[0].T.copy()), list(axes[1].T.copy())), kept)
+
+    def met(self, problem: Problem) -> NDArray[np.bool_]:
+        """bool[B]: every block fits its fan-out and every tile its memory."""
+        fine = np.ones(len(self.words[0]), bool)
+        for _, excess in (*_fanout(problem, self), *_capacity(problem, self)):
+            fine &= excess <= 0
+        return fine
+
+
+def _fanout(problem: Problem, needs: Needs) -> Iterator[tuple[str, Excess]]:
     """Each spatial block fits its own fan-out along X and along Y."""
-    spatial = batch.spatial
-    on_y = batch.axis != 0
-    along = (np.where(on_y, 1, spatial).prod(axis=2), np.where(on_y, spatial, 1).prod(axis=2))
-    yield "axis beyond Y: axis", np.maximum(batch.axis.max(axis=(1, 2), initial=0) - 1, -batch.axis.min(axis=(1, 2), initial=0))
-    for i, name in enumerate(batch.problem.levels):
-        for axis, limit in enumerate(batch.problem.architecture.fanout(i)):
-            yield f"fan-out of {name} along {AXES[axis]} ({limit}): units", along[axis][:, i] - limit
+    for i, name in enumerate(problem.levels):
+        for axis, limit in enumerate(problem.architecture.fanout(i)):
+            yield f"fan-out of {name} along {AXES[axis]} ({limit}): units", needs.along[axis][i] - limit
 
 
-def _capacity(batch: Batch, nest: Nest) -> Iterator[tuple[str, Excess]]:
+def _capacity(problem: Problem, needs: Needs) -> Iterator[tuple[str, Excess]]:
     """The kept tiles of a level fit its usable words; those of a pool fit its memory together."""
-    problem = batch.problem
-    words = tiles(nest)
     pools: dict[str, NDArray[np.int64]] = {}
-    for i, level in enumerate(problem.architecture.levels):
-        kept = np.zeros(len(batch), np.int64)
-        for t in range(len(problem.tensors)):
-            kept = kept + words[i][t] * batch.keep[:, i, t]
+    for level, kept in zip(problem.architecture.levels, needs.words, strict=True):
         if level.usable_words is None:
             continue
         yield f"capacity of {level.name} ({level.usable_words} words): words", kept - level.usable_words
         if level.pool:
-            pools[level.pool] = pools.get(level.pool, np.zeros(len(batch), np.int64)) + kept * level.word_bits * level.multiple_buffering
+            pools[level.pool] = pools.get(level.pool, 0) + kept * level.word_bits * level.multiple_buffering
     for pool, bits in pools.items():
         limit = min(level.capacity_bits for level in problem.architecture.levels if level.pool == pool and level.capacity_bits)
         yield f"capacity of pool {pool} ({limit} bits): bits", bits - limit

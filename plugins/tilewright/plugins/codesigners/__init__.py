@@ -1,0 +1,1 @@
+"""Plugins that search hardware and mappings together."""
