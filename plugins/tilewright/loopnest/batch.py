@@ -90,7 +90,11 @@ class Batch:
         dims = len(first.problem.dims)
         return cls(
             first.problem,
-            *(joined(name) for name in ("temporal", "spatial", "axis", "order", "keep")),
+            joined("temporal"),
+            joined("spatial"),
+            joined("axis"),
+            joined("order"),
+            joined("keep"),
             ragged=optional("ragged", lambda batch: np.zeros((len(batch), dims), bool)),
             spatial_order=optional("spatial_order", lambda batch: np.broadcast_to(np.arange(dims, dtype=np.int8), batch.order.shape)),
         )

@@ -2,8 +2,7 @@
 
 At a fan-out, a child's new data at one step may equal what one of its four mesh neighbours received at the step before
 (outputs along X, the filter moving in time: processing element p needs what p + 1 just had). The words then move over a
-link, if that lowers what the parent has to send at that step. Only tensors with sliding windows can be served like that.
-
+link, if that lowers what the parent has to send at that X
 As the tool does, neighbours are found from the linear index over the block's spatial loops and the physical width of
 the fan-out, and the words moved are divided among *all* used instances of the child level.
 """
@@ -33,8 +32,6 @@ class Transfer:
     received: int
     #: Words that move over the links.
     linked: int
-    #: Words that the parent sends without links.
-    sent_without: int
 
 
 @dataclass(frozen=True)
@@ -58,26 +55,26 @@ class Links:
         self._rows: dict[tuple[int, int], NDArray[np.int64]] = {}
         for index in range(len(batch)):
             for key, transfer in transfers(batch, nest, index).items():
-                rows = self._rows.setdefault(key, np.zeros((4, len(batch)), np.int64))
-                rows[:, index] = transfer.sent, transfer.sent_without, transfer.received, transfer.linked
+                rows = self._rows.setdefault(key, np.zeros((3, len(batch)), np.int64))
+                rows[:, index] = transfer.sent, transfer.received, transfer.linked
 
     def asked(self, level: int, tensor: int, words: NDArray[np.int64]) -> NDArray[np.int64]:
-        """What the children ask of `level`, reduced to what the links leave; in proportion where they pass requests on."""
+        """What the children ask of `level`: `words`, or what the links leave."""
         if (level, tensor) not in self._rows:
             return words
-        sent, without, _, linked = self._rows[level, tensor]
-        share = np.divide(sent, without, out=np.ones(len(sent)), where=without > 0)
-        return np.where(linked == 0, words, np.where(words == without, sent, np.rint(words * share).astype(np.int64)))
+        sent, _, linked = self._rows[level, tensor]
+        asked: NDArray[np.int64] = np.where(linked > 0, sent, words)
+        return asked
 
     def moved(self, level: int, tensor: int, used: NDArray[np.int64]) -> NDArray[np.int64]:
         """Words over links below `level`, per used instance of the child level."""
         if (level, tensor) not in self._rows:
             return self._zero
-        return np.rint(self._rows[level, tensor][3] / used).astype(np.int64)
+        return np.rint(self._rows[level, tensor][2] / used).astype(np.int64)
 
     def received(self, level: int, tensor: int) -> NDArray[np.int64]:
         """Words that one child of `level` still receives from it."""
-        return self._rows[level, tensor][2] if (level, tensor) in self._rows else self._zero
+        return self._rows[level, tensor][1] if (level, tensor) in self._rows else self._zero
 
 
 def transfers(batch: Batch, nest: Nest, index: int) -> dict[tuple[int, int], Transfer]:
@@ -89,7 +86,7 @@ def transfers(batch: Batch, nest: Nest, index: int) -> dict[tuple[int, int], Tra
             continue
         sliding = {dim for rank in shape.mixed for dim, _ in rank}
         for level in range(1, len(problem.levels)):
-            if any(nest.spatial[level][dim][index] > 1 for dim in sliding):
+            if batch.keep[index, level - 1, t] and any(nest.spatial[level][dim][index] > 1 for dim in sliding):
                 transfer = _transfer(batch, nest, index, t, level)
                 if transfer.linked:
                     found[level, t] = transfer
@@ -101,10 +98,9 @@ def _transfer(batch: Batch, nest: Nest, index: int, t: int, level: int) -> Trans
     children = _children(batch, nest, index, t, level)
     neighbours = _neighbours(len(children), batch.problem.architecture.fanout(level)[0])
     distinct = len(set(children))
-    sent = received = linked = without = 0
+    sent = received = linked = 0
     for step in _steps(nest, index, shape.ranks, level):
         words, count = step.now[0], step.count
-        without += count * words * distinct
         served: set[int] = set()
         if words and step.now == step.before:
             served = {
@@ -121,19 +117,17 @@ def _transfer(batch: Batch, nest: Nest, index: int, t: int, level: int) -> Trans
         sent += count * words * len(rest)
         received += count * words * (len(children) - len(served))
         linked += count * words * len(served)
-    return Transfer(sent, received // len(children), linked, without)
+    return Transfer(sent, received // len(children), linked)
 
 
 def _children(batch: Batch, nest: Nest, index: int, t: int, level: int) -> list[Vector]:
-    """Displacement of each child's window, by linear index over the spatial loops, innermost fastest."""
+    """Displacement of each child's window, by linear index over the spatial loops: those along X inside, innermost fastest."""
     problem = batch.problem
     order = range(len(problem.dims)) if batch.spatial_order is None else batch.spatial_order[index, level].tolist()
-    loops = [problem.active.index(dim) for dim in order if dim in problem.active]
+    inner_first = sorted(order, key=lambda dim: int(batch.axis[index, level, dim]))
+    loops = [problem.active.index(dim) for dim in inner_first if dim in problem.active]
     counts = [int(nest.spatial[level][dim][index]) for dim in loops]
-    steps = [
-        [dict(rank).get(dim, 0) * int(nest.below[level][dim][index]) for rank in problem.shapes[t].ranks]
-        for dim in loops
-    ]
+    steps = [[dict(rank).get(dim, 0) * int(nest.below[level][dim][index]) for rank in problem.shapes[t].ranks] for dim in loops]
     return [
         tuple(sum(i * step[rank] for i, step in zip(position[::-1], steps, strict=True)) for rank in range(len(problem.shapes[t].ranks)))
         for position in itertools.product(*(range(count) for count in reversed(counts)))
