@@ -365,7 +365,7 @@ def conv2d(
         dims=tuple(Dim(*item) for item in bounds.items()),
         tensors=(
             Tensor(WEIGHTS, (*group, _rank("C"), _rank("K"), _rank("R"), _rank("S")), bits, static=True),
-            Tensor(INPUTS, (_rank("N"), *group, _rank("C"), wide, high), bits),
+            Tensor(INPUTS, (_rank("N"), *group, _rank("C"), high, wide), bits),
             Tensor(OUTPUTS, (_rank("N"), *group, _rank("K"), _rank("Q"), _rank("P")), bits),
         ),
         accumulator_bits=accumulator_bits,
@@ -395,7 +395,7 @@ def depthwise(
         dims=tuple(Dim(*item) for item in bounds.items()),
         tensors=(
             Tensor(WEIGHTS, (_rank("G"), _rank("R"), _rank("S")), bits, static=True),
-            Tensor(INPUTS, (_rank("N"), _rank("G"), wide, high), bits),
+            Tensor(INPUTS, (_rank("N"), _rank("G"), high, wide), bits),
             Tensor(OUTPUTS, (_rank("N"), _rank("G"), _rank("Q"), _rank("P")), bits),
         ),
         accumulator_bits=accumulator_bits,

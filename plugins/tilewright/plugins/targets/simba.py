@@ -67,7 +67,7 @@ class Simba:
                 ),
             ),
             special_function_unit=SpecialFunctionUnit(lanes=LANES, energy_pj=SCALAR_PJ),
-            source="ucb-bar/cosa simba.yaml with Timeloop's built-in energies; the special-function unit (one lane per PE lane) is an assumption",
+            source="ucb-bar/cosa simba.yaml with Timeloop's built-in energies; the special-function unit is an assumption",
         )
 
     def design_space(self) -> DesignSpace:
