@@ -70,7 +70,8 @@ class Links:
         """Words over links below `level`, per used instance of the child level."""
         if (level, tensor) not in self._rows:
             return self._zero
-        return np.rint(self._rows[level, tensor][2] / used).astype(np.int64)
+        words: NDArray[np.int64] = np.rint(self._rows[level, tensor][2] / used).astype(np.int64)
+        return words
 
     def received(self, level: int, tensor: int) -> NDArray[np.int64]:
         """Words that one child of `level` still receives from it."""

@@ -36,7 +36,7 @@ class Timeloop:
     options: ClassVar[dict[str, str]] = {}
 
     def run(self, path: str | None, options: Options) -> ValidationReport:
-        """Compare on a file of cases (``.gz`` too), or on those shipped; groups are architectures, peer transfers, and differing figures."""
+        """Compare on a file of cases (``.gz`` too), or on those shipped, in groups: architectures, peer transfers, differing figures."""
         file = Path(path) if path else DATA
         errors: dict[str, list[float]] = {"": []}
         groups: dict[str, list[float]] = {}
@@ -51,15 +51,15 @@ class Timeloop:
                 if linked:
                     with_peers = dict(_compare(case, linked, peers=True))
                     groups.setdefault("peer transfers", []).append(max(with_peers.values(), default=0.0))
-                    differing |= {f"peer transfers: {figure}": error for figure, error in with_peers.items()}
+                    differing |= {f"peer transfers: {figure}": off for figure, off in with_peers.items()}
             except (KeyError, TypeError, InvalidInput) as error:
                 what = f"has no {error}" if isinstance(error, KeyError) else str(error)
                 raise InvalidInput(f"{file}, line {number} ({case.get('id', 'no id')}): {what}") from error
             worst = max(differing.values(), default=0.0)
             errors[""].append(worst)
             groups.setdefault(case["arch"]["name"], []).append(worst)
-            for figure, error in differing.items():
-                groups.setdefault(f"differs: {figure}", []).append(error)
+            for figure, off in differing.items():
+                groups.setdefault(f"differs: {figure}", []).append(off)
         reports = {name: _report(file, values, 0, {}) for name, values in sorted(groups.items())}
         if skipped:
             reports["imperfect factors (the tool approximates)"] = _report(file, [], skipped, {})

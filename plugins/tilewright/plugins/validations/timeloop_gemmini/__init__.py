@@ -80,9 +80,9 @@ def _evaluate(file: Path, rows: list[Row], coefficients: str) -> tuple[NDArray[n
     """Our cycles, and uJ, of every row."""
     together: dict[tuple[tuple[int, ...], tuple[str, ...]], list[int]] = {}
     for index, row in enumerate(rows):
-        problem = tuple(value for column, value in row.items() if column.startswith("prob."))
+        shape = tuple(value for column, value in row.items() if column.startswith("prob."))
         try:
-            together.setdefault((hardware(row), problem), []).append(index)
+            together.setdefault((hardware(row), shape), []).append(index)
         except ValueError as error:
             raise InvalidInput(f"{file}, row {index + 1}: {error}") from error
     cycles, energy = np.empty(len(rows)), np.empty(len(rows))

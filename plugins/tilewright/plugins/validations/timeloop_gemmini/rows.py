@@ -13,6 +13,7 @@ import gzip
 import io
 import re
 from pathlib import Path
+from typing import Any
 
 from tilewright.protocol.architecture import Architecture, Compute, Estimator, Level, Price
 from tilewright.protocol.errors import InvalidInput
@@ -70,8 +71,9 @@ def hardware(row: Row) -> tuple[int, ...]:
 
 def layer(row: Row) -> Operator:
     """The convolution of a row."""
+    bounds: dict[str, Any] = {name.lower(): int(row[f"prob.{name}"]) for name in "RSPQCKN"}
     return conv2d(
-        **{name.lower(): int(row[f"prob.{name}"]) for name in "RSPQCKN"},
+        **bounds,
         stride=(int(row["prob.Wstride"]), int(row["prob.Hstride"])),
         dilation=(int(row["prob.Wdilation"]), int(row["prob.Hdilation"])),
     )
@@ -82,7 +84,7 @@ def architecture(sizes: tuple[int, ...], coefficients: str) -> Architecture:
     columns, accumulator, scratchpad, units, accumulator_bandwidth, scratchpad_bandwidth = sizes
     prices = COEFFICIENTS[coefficients]
 
-    def energies(name: str) -> dict[str, Price]:
+    def energies(name: str) -> dict[str, Any]:
         return {f"{action}_energy_pj": prices[name] for action in ("read", "fill", "update")}
 
     levels = (
