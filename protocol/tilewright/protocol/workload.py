@@ -46,6 +46,7 @@ FUNCTIONS: Mapping[str, tuple[int, int]] = {
     "layernorm": (7, 3),
     "pool": (1, 1),
     "mean": (1, 1),
+    "reduce": (1, 1),
     "copy": (0, 1),
     "gather": (0, 1),
     "elementwise": (1, 1),

@@ -19,15 +19,24 @@ from tilewright.protocol.errors import InvalidInput, suggest
 from tilewright.protocol.plugin import Options
 from tilewright.protocol.workload import Workload
 
+from .cnn import MobileNetV2, Vgg, mobilenet, vgg
 from .graph import Graph
 from .options import BITS, read_int, reject_unknown
+from .resnet import ResNet, RetinaNet, resnet, retinanet
 from .transformer import Transformer, bert, gpt2, llama
+from .unet import UNet, unet
+from .vision import Vision
 
 #: Family -> how its configuration is read, and how it is expanded.
-FAMILIES: Mapping[str, tuple[type[Transformer], Callable[[Graph, Any], None]]] = {
+FAMILIES: Mapping[str, tuple[type[Transformer] | type[Vision], Callable[[Graph, Any], None]]] = {
     "bert": (Transformer, bert),
     "gpt2": (Transformer, gpt2),
     "llama": (Transformer, llama),
+    "resnet": (ResNet, resnet),
+    "retinanet": (RetinaNet, retinanet),
+    "vgg": (Vgg, vgg),
+    "mobilenet": (MobileNetV2, mobilenet),
+    "unet": (UNet, unet),
 }
 
 
@@ -37,6 +46,7 @@ class Zoo:
     options: ClassVar[dict[str, str]] = {
         "batch": "sequences or images processed at once (1)",
         "bits": "bits of a word of every weight and activation (8)",
+        "size": "image models: rows and columns of an image",
         "seq": "transformers: tokens per sequence processed at once",
         "decode": "decoders: one new token per sequence, the others in the key/value cache (false)",
         "ctx": "decode: tokens per sequence, the new one included",

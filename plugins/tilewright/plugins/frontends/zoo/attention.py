@@ -66,4 +66,4 @@ def cached(graph: Graph, module: str, heads: Heads, x: str, name: str, *, transp
     if before == 0:
         return graph.add(module, elementwise("copy", shape, bits=graph.bits), {INPUTS: x}, shape=view[0], axes=view[1])
     cache = graph.input(f"{module}.{name}_cache", (shape["G"], before, heads.d))
-    return concatenate(graph, module, shape, "P", cache, x, before, view=view)
+    return concatenate(graph, module, shape, "P", [(cache, before), (x, heads.queries)], view=view)

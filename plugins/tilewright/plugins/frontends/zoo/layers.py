@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -64,17 +64,26 @@ def broadcast(
 
 
 def concatenate(
-    graph: Graph, module: str, shape: Mapping[str, int], dim: str, x: str, y: str, at: int, *, view: View = NO_VIEW, bits: int = 0
+    graph: Graph,
+    module: str,
+    shape: Mapping[str, int],
+    dim: str,
+    parts: Sequence[tuple[str, int]],
+    *,
+    view: View = NO_VIEW,
+    bits: int = 0,
+    also: Sequence[str] = (),
 ) -> str:
-    """`x` up to index `at` of `dim`, `y` from there on: each operand is zero outside of its own extent."""
-    base = elementwise("copy", shape, operands=2, bits=bits or graph.bits)
-    extents = ((at, 0), (shape[dim] - at, -at))
-    operands = [
-        msgspec.structs.replace(tensor, ranks=tuple(rank(name, extent, offset) if name == dim else rank(name) for name in shape))
-        for tensor, (extent, offset) in zip(base.tensors[:2], extents, strict=True)
-    ]
-    operator = msgspec.structs.replace(base, tensors=(*operands, base.tensors[2]))
-    return graph.add(module, operator, {INPUTS: x, f"{INPUTS}2": y}, shape=view[0], axes=view[1])
+    """`parts` (tensor, extent) one after another along `dim`: each operand is zero outside of its own extent."""
+    base = elementwise("copy", shape, operands=len(parts), bits=bits or graph.bits)
+    tensors, operands, start = [], {}, 0
+    for tensor, (name, extent) in zip(base.tensors, parts, strict=False):
+        ranks = tuple(rank(each, extent, -start) if each == dim else rank(each) for each in shape)
+        tensors.append(msgspec.structs.replace(tensor, ranks=ranks))
+        operands[tensor.name] = name
+        start += extent
+    operator = msgspec.structs.replace(base, tensors=(*tensors, base.tensors[-1]))
+    return graph.add(module, operator, operands, also=tuple(also), shape=view[0], axes=view[1])
 
 
 def embedding(graph: Graph, module: str, ids: str, rows: int, table: int, k: int) -> str:

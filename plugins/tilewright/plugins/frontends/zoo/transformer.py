@@ -11,6 +11,7 @@ from tilewright.protocol.workload import INPUTS, OUTPUTS, Dim, Operator, Tensor,
 from .attention import Heads, attend, cached
 from .graph import Graph
 from .layers import ID_BITS, broadcast, concatenate, convert, embedding, layernorm, linear, pointwise, positions, rank
+from .moe import mixture
 from .options import BATCH, LAYERS, Limits, read_flag, read_int
 
 #: Rotary angles are computed in single precision whatever the model's word is.
@@ -38,6 +39,9 @@ class Transformer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     batch: int = 1
     #: Token types that BERT tells apart.
     types: int = 2
+    #: Experts of each feed-forward layer, of which `active` work on a token; 0: it is one dense layer.
+    experts: int = 0
+    active: int = 2
 
     @property
     def rows(self) -> int:
@@ -139,9 +143,9 @@ def gpt2(graph: Graph, model: Transformer) -> None:
 
 
 def llama(graph: Graph, model: Transformer) -> None:
-    """Llama 3 with its language-model head, rotary positions, grouped queries and key/value cache."""
+    """Llama 3, or Mixtral: language-model head, rotary positions, grouped queries, key/value cache, dense or expert layers."""
     rows, d, heads = model.rows, model.hidden, model.attention
-    shape, wide, narrow = {"P": rows, "K": d}, {"P": rows, "K": model.ffn}, heads.kv * heads.d
+    shape, narrow = {"P": rows, "K": d}, heads.kv * heads.d
     ids = graph.input("input_ids", (rows,), ID_BITS)
     x = embedding(graph, "model.embed_tokens", ids, rows, model.vocabulary, d)
     angles = _rotary_tables(graph, model)
@@ -158,10 +162,12 @@ def llama(graph: Graph, model: Transformer) -> None:
         mixed = attend(graph, f"{at}.self_attn", heads, q, k, v)
         x = pointwise(graph, at, "add", shape, x, linear(graph, f"{at}.self_attn.o_proj", mixed, rows, d, d, bias=False))
         y = _rmsnorm(graph, f"{at}.post_attention_layernorm", x, rows, d)
-        gate = linear(graph, f"{at}.mlp.gate_proj", y, rows, d, model.ffn, bias=False)
-        gate = pointwise(graph, f"{at}.mlp.act_fn", "silu", wide, gate)
-        y = pointwise(graph, f"{at}.mlp", "mul", wide, gate, linear(graph, f"{at}.mlp.up_proj", y, rows, d, model.ffn, bias=False))
-        x = pointwise(graph, at, "add", shape, x, linear(graph, f"{at}.mlp.down_proj", y, rows, model.ffn, d, bias=False))
+        y = (
+            mixture(graph, f"{at}.mlp", y, rows, d, model.ffn, model.experts, model.active)
+            if model.experts
+            else _gated(graph, f"{at}.mlp", y, rows, d, model.ffn)
+        )
+        x = pointwise(graph, at, "add", shape, x, y)
     x = _rmsnorm(graph, "model.norm", x, rows, d)
     linear(graph, "lm_head", x, rows, d, model.vocabulary, bias=False)
 
@@ -188,6 +194,14 @@ def _token_types(graph: Graph, model: Transformer) -> str:
     return graph.add("embeddings", operator, {INPUTS: buffer, "Index": "position_ids"})
 
 
+def _gated(graph: Graph, module: str, x: str, rows: int, d: int, ffn: int) -> str:
+    """``down(silu(gate(x)) * up(x))``."""
+    wide = {"P": rows, "K": ffn}
+    gate = pointwise(graph, f"{module}.act_fn", "silu", wide, linear(graph, f"{module}.gate_proj", x, rows, d, ffn, bias=False))
+    y = pointwise(graph, module, "mul", wide, gate, linear(graph, f"{module}.up_proj", x, rows, d, ffn, bias=False))
+    return linear(graph, f"{module}.down_proj", y, rows, ffn, d, bias=False)
+
+
 def _rmsnorm(graph: Graph, module: str, x: str, p: int, k: int) -> str:
     """Root-mean-square normalization. As in the reference data its scale vector is a parameter, but not counted as an operand."""
     operator = elementwise("rmsnorm", {"P": p, "K": k}, reduced=("K",), bits=graph.bits)
@@ -204,7 +218,7 @@ def _rotary_tables(graph: Graph, model: Transformer) -> tuple[str, str]:
     vectors = tuple(msgspec.structs.replace(base.tensors[n], ranks=(rank(dim),)) for n, dim in ((0, "P"), (1, "K")))
     outer = msgspec.structs.replace(base, tensors=(*vectors, base.tensors[2]))
     angle = graph.add(at, outer, {INPUTS: place, f"{INPUTS}2": frequencies})
-    angle = concatenate(graph, at, table, "K", angle, angle, half, bits=ANGLE_BITS)
+    angle = concatenate(graph, at, table, "K", [(angle, half), (angle, half)], bits=ANGLE_BITS)
     cosine, sine = (
         pointwise(graph, at, "mul", table, pointwise(graph, at, "elementwise", table, angle, bits=ANGLE_BITS), bits=ANGLE_BITS)
         for _ in ("cos", "sin")
@@ -218,6 +232,6 @@ def _rotate(graph: Graph, module: str, model: Transformer, x: str, heads: int, a
     shape = {"G": model.batch * heads, "P": model.seq, "K": d}
     direct = broadcast(graph, module, "mul", shape, x, angles[0], ("P", "K"))
     swapped = pointwise(graph, module, "elementwise", {**shape, "K": d // 2}, x)
-    swapped = concatenate(graph, module, shape, "K", swapped, x, d // 2)
+    swapped = concatenate(graph, module, shape, "K", [(swapped, d // 2), (x, d // 2)])
     swapped = broadcast(graph, module, "mul", shape, swapped, angles[1], ("P", "K"))
     return pointwise(graph, module, "add", shape, direct, swapped)
