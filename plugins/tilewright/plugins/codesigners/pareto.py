@@ -22,9 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilewright import loopnest as ln
-from tilewright.loopnest.mapspace import Mapspace
+from tilewright.loopnest.mapspace import TEMPORAL, Mapspace, Points, prime_factors
 from tilewright.protocol.architecture import Architecture, Parameter
 from tilewright.protocol.errors import InvalidInput
+from tilewright.protocol.mapping import Mapping
 from tilewright.protocol.plugin import Context, DesignCandidate, DesignRequest
 from tilewright.protocol.workload import Operator
 
@@ -34,6 +35,10 @@ SHORTLIST = 24
 GRID = 150
 #: Iterations of the fixpoint; it settles after two or three.
 SETTLED = 12
+#: Mappings per operator whose neighbours join the pool in one round.
+SEEDS = 4
+#: Attempts to move a prime factor of a drawn mapping into space.
+WIDENINGS = 40
 
 Hardware = tuple[int, ...]
 
@@ -87,6 +92,8 @@ class Search:
         self._priced: dict[Hardware, Choice | None] = {}
         #: While the grid is priced: per pool, what is among the best somewhere.
         self._short: list[set[int]] = []
+        #: (operator, mapping) whose neighbours are in the pool already.
+        self._varied: set[tuple[int, Mapping]] = set()
 
     def architecture(self, hardware: Hardware) -> Architecture:
         """The target with these parameter values."""
@@ -127,7 +134,7 @@ class Search:
         for operator in self.operators:
             problem = ln.Problem(operator, largest, self.target.constraints())
             space = Mapspace(problem)
-            batch = space.batch(space.sample(self.ctx.rng, share))
+            batch = space.batch(_widened(space, space.sample(self.ctx.rng, share), self.ctx.rng))
             if operator in given:
                 batch = ln.Batch.concatenate([ln.Batch.from_mappings(problem, [given[operator]]), batch])
             batch = batch[:share]
@@ -245,27 +252,64 @@ class Search:
         self._priced.clear()
 
     def _vary(self) -> bool:
-        """Add to each pool the neighbours of its chosen mapping; False when the budget has none left or all are known."""
+        """Add to each pool the neighbours of its best mappings on the best hardware; False when all are known or the budget is used."""
         if self.best is None:
             return False
         added = 0
+        architecture = self.architecture(self.best.hardware)
         for at, index in enumerate(self.best.indices):
             pool = self.pools[at]
-            problem = pool.batch.problem
-            space = Mapspace(problem)
-            point = space.points(pool.batch[index : index + 1])
-            batch = space.batch(space.moves(point))
-            reordered = space.batch(space.reorders(point))
-            batch = ln.Batch.concatenate([batch, reordered]) if len(reordered) else batch
+            space = Mapspace(pool.batch.problem)
+            cycles, energy = pool.on(architecture)
+            scores = energy / energy[index] + cycles / cycles[index]
+            seeds = [index, *(int(i) for i in np.argsort(scores, kind="stable")[:SEEDS] if i != index and np.isfinite(scores[i]))]
+            parts = []
+            for seed in seeds:
+                if (at, pool.batch.mapping(seed)) in self._varied:
+                    continue
+                self._varied.add((at, pool.batch.mapping(seed)))
+                point = space.points(pool.batch[seed : seed + 1])
+                parts += [space.moves(point), space.swaps(point), space.reorders(point)]
+            if not parts:
+                continue
+            batch = space.batch(Points.concatenate(parts))
             batch = batch[_unknown(batch, pool.batch)]
             left = self.ctx.budget.evaluations
-            if left is not None:
-                batch = batch[:left]
+            batch = batch if left is None else batch[:left]
             if len(batch):
                 self.ctx.charge(len(batch))
                 added += len(batch)
                 self.pools[at] = ln.Pool(ln.Batch.concatenate([pool.batch, batch]))
         return added > 0
+
+
+def _widened(space: Mapspace, points: Points, rng: np.random.Generator) -> Points:
+    """The points with prime factors moved from time to space, many for some and few for others.
+
+    Drawn evenly, few mappings use many compute units, and those are the ones that big arrays are for.
+    """
+    spatial = np.flatnonzero(space.kind != TEMPORAL)
+    temporal = np.flatnonzero(space.kind == TEMPORAL)
+    if not len(spatial):
+        return points
+    rows = np.arange(len(points))
+    smallest: dict[int, int] = {}
+    effort = rng.random(len(points))
+    for _ in range(WIDENINGS):
+        slot = rng.choice(spatial, len(points))
+        dim = (rng.random((len(points), space.allowed.shape[1])) * space.allowed[slot]).argmax(axis=1)
+        source = rng.choice(temporal, len(points))
+        there = points.factors[rows, source, dim]
+        for number in np.unique(there).tolist():
+            smallest.setdefault(number, min(prime_factors(number), default=1))
+        step = np.array([smallest[number] for number in there.tolist()], dtype=np.int64)
+        moved = points.factors.copy()
+        moved[rows, source, dim] //= step
+        moved[rows, slot, dim] *= step
+        better = Points(moved, points.order, points.keep)
+        accepted = space.fits(better) & (rng.random(len(points)) < effort)
+        points = Points(np.where(accepted[:, None, None], moved, points.factors), points.order, points.keep)
+    return points
 
 
 def _total(figures: list[NDArray[Any]], picks: list[int]) -> float:
@@ -279,11 +323,15 @@ def _area(architecture: Architecture) -> float:
 
 
 def _unknown(batch: ln.Batch, known: ln.Batch) -> NDArray[np.bool_]:
-    """bool[B]: is the mapping not among the known ones?"""
+    """bool[B]: the first of its like, and not among the known mappings."""
 
     def rows(some: ln.Batch) -> list[bytes]:
         order = np.where(np.take_along_axis(some.temporal, some.order.astype(np.int64), axis=2) > 1, some.order, -1)
         return [b"".join(part[i].tobytes() for part in (some.temporal, some.spatial, order)) for i in range(len(some))]
 
     seen = set(rows(known))
-    return np.array([row not in seen for row in rows(batch)], dtype=bool)
+    fresh = []
+    for row in rows(batch):
+        fresh.append(row not in seen)
+        seen.add(row)
+    return np.array(fresh, dtype=bool)
