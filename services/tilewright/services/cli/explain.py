@@ -51,7 +51,7 @@ def overview(report: Report) -> RenderableType:
     peak = report.profile.architecture.peak_macs_per_cycle if report.profile is not None else 1
     for layer in report.layers:
         if layer.schedule is None:
-            made.add_row(layer.name, str(layer.count), "-", "-", layer.reason)
+            made.add_row(layer.name, str(layer.count), "-", "-", "no mapping")
             continue
         cost = layer.schedule.cost
         resources = sorted(cost.latency, key=lambda row: -row.cycles)
@@ -68,7 +68,7 @@ def overview(report: Report) -> RenderableType:
             f"{units.percent(layer.macs / peak / max(1, cost.cycles))}",
             f"{component} ({units.percent(most / cost.energy_pj)})" if cost.energy_pj else "-",
         )
-    parts: list[RenderableType] = [made, Text()]
+    parts: list[RenderableType] = [made, Text(), *tables.missing(report)]
     if report.mapped:
         parts.append(tables.totals(report))
     return Group(*parts)
@@ -117,7 +117,7 @@ def cost_tables(cost: Cost) -> list[RenderableType]:
 def _latency(cost: Cost) -> Table:
     made = tables.table("resource", "cycles", "of the latency", title="Cycles that each resource needs", right=(1, 2))
     for row in sorted(cost.latency, key=lambda row: -row.cycles):
-        made.add_row(row.resource, units.si(row.cycles, ""), units.percent(row.cycles / max(1, cost.cycles)))
+        made.add_row(row.resource, units.count(row.cycles), units.percent(row.cycles / max(1, cost.cycles)))
     return made
 
 
@@ -127,7 +127,7 @@ def _energy(cost: Cost) -> Table:
         if row.energy_pj:
             share = units.percent(row.energy_pj / cost.energy_pj)
             each = units.energy(row.each_pj)
-            made.add_row(row.component, row.action, row.tensor, units.si(row.count, ""), each, units.energy(row.energy_pj), share)
+            made.add_row(row.component, row.action, row.tensor, units.count(row.count), each, units.energy(row.energy_pj), share)
     return made
 
 
@@ -138,5 +138,5 @@ def _traffic(cost: Cost) -> Table:
     )  # fmt: skip
     for row in cost.traffic:
         counts = (row.tile_words, row.instances, row.reads, row.fills, row.updates)
-        made.add_row(row.level, row.tensor, *(units.si(count, "") for count in counts))
+        made.add_row(row.level, row.tensor, *(units.count(count) for count in counts))
     return made

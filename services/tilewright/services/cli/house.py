@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any
+
+import msgspec
 
 from tilewright.protocol.bootstrap import bootstrap
 from tilewright.protocol.bus import Bus, ServiceInfo
-from tilewright.protocol.errors import InvalidInput, NoConnection, suggest
+from tilewright.protocol.errors import InvalidInput, NoConnection
 from tilewright.protocol.subjects import PIPELINE, SERVICES
 
 from ..runtime import settings as runtime_settings
-from ..runtime.embedded import StateFolder, stop
+from ..runtime.embedded import StateFolder, join, stop
+from ..runtime.serve import serve as be
 from . import connect, console, tables
 
 NAMES = (PIPELINE, *SERVICES.values())
@@ -68,9 +72,16 @@ def _embedded(verb: str) -> StateFolder:
 
 
 def serve(service: str) -> None:
-    """Be a service until a signal comes."""
-    if service not in NAMES:
-        raise InvalidInput(f"service {service!r} is unknown{suggest(service, NAMES)}")
+    """Be a service until a signal comes, on the server of the environment or on the embedded one."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    settings = runtime_settings.load()
+    if settings.nats_url:
+        asyncio.run(be(service, settings))
+        return
+    folder = connect.state_folder()
+    with join(folder) as member:
+        reached = msgspec.structs.replace(settings, nats_url=member.settings.url, nats_token_file=str(folder.token))
+        asyncio.run(be(service, reached))
 
 
 def init(replicas: int) -> None:

@@ -183,6 +183,11 @@ def _totals(report: Report) -> dict[str, Any] | None:
     }
 
 
+def _fields(value: msgspec.Struct) -> dict[str, Any]:
+    """Every field of a flat struct, those at their defaults too."""
+    return {name: getattr(value, name) for name in value.__struct_fields__}
+
+
 def _cost(cost: Cost) -> dict[str, Any]:
     return {
         "energy_pj": cost.energy_pj,
@@ -203,7 +208,7 @@ def _layer(layer: Layer) -> dict[str, Any]:
         "reason": layer.reason or None,
         **({} if schedule is None else _cost(schedule.cost)),
         "bottleneck": None if schedule is None else schedule.cost.bottleneck,
-        "claim": None if schedule is None else msgspec.to_builtins(schedule.claim),
+        "claim": None if schedule is None else _fields(schedule.claim),
         "simulated": None if layer.simulated is None else {**_cost(layer.simulated), "same_model": layer.same_model},
         "kernel": None
         if kernel is None
@@ -212,7 +217,7 @@ def _layer(layer: Layer) -> dict[str, Any]:
             "target": kernel.target,
             "tiles": kernel.tiles,
             "notes": kernel.notes,
-            **msgspec.to_builtins(kernel.verification),
+            **_fields(kernel.verification),
         },
     }
 
@@ -225,7 +230,7 @@ def _design(codesigned: Codesigned, simulated: tuple[Simulated, ...]) -> dict[st
         **_design_totals(design),
         "baseline": _design_totals(baseline),
         "edp_ratio": baseline.edp / design.edp,
-        "claim": msgspec.to_builtins(design.claim),
+        "claim": _fields(design.claim),
         "evaluations": codesigned.evaluations,
         "complete": codesigned.complete,
         "simulated": [

@@ -27,7 +27,7 @@ DEFAULT_FRONTEND = "zoo"
 #: Suffix of a workload file -> the frontend that reads it.
 FRONTENDS = {".yaml": "yaml", ".yml": "yaml"}
 #: Suffix of an architecture file -> the format that it is in.
-FORMATS = {".yaml": "yaml", ".yml": "yaml"}
+FORMATS = {".yaml": "native", ".yml": "native"}
 
 
 def build(said: RunOptions, stages: Sequence[Stage], *, local: bool) -> RunRequest:

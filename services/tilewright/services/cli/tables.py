@@ -51,10 +51,10 @@ def profile(report: Report) -> RenderableType:
         made.add_row(
             each.name,
             str(each.count),
-            units.si(each.macs, ""),
+            units.count(each.macs),
             units.size(each.read_bytes + each.write_bytes),
             f"{each.arithmetic_intensity:.1f}",
-            units.si(each.cycles, ""),
+            units.count(each.cycles),
             each.bound_by,
         )
     workload = report.profile.workload
@@ -83,7 +83,7 @@ def _layer(layer: Layer, report: Report) -> list[str]:
         layer.name,
         str(layer.count),
         units.energy(cost.energy_pj),
-        units.si(cost.cycles, ""),
+        units.count(cost.cycles),
         units.percent(cost.utilization),
         units.si(cost.edp * 1e-12, ""),
         units.percent(layer.count * cost.energy_pj / report.energy_pj) if report.energy_pj else "-",

@@ -26,14 +26,19 @@ def _digits(scaled: float) -> str:
     return f"{scaled:.{max(0, 3 - whole)}f}"
 
 
+def count(number: float, unit: str = "") -> str:
+    """How many: whole below a thousand, with an SI prefix above."""
+    return f"{int(number)} {unit}".rstrip() if abs(number) < 1000 and number == int(number) else si(number, unit)
+
+
 def energy(picojoules: float) -> str:
     """An energy, given in pJ."""
     return si(picojoules * 1e-12, "J")
 
 
-def cycles(count: float) -> str:
+def cycles(number: float) -> str:
     """A number of cycles."""
-    return f"{int(count)} cycles" if abs(count) < 1000 and count == int(count) else si(count, "cycles")
+    return count(number, "cycles")
 
 
 def edp(picojoule_cycles: float) -> str:
@@ -46,9 +51,9 @@ def duration(seconds: float) -> str:
     return si(seconds, "s")
 
 
-def size(count: float) -> str:
+def size(number: float) -> str:
     """Bytes, in decimal prefixes."""
-    return f"{int(count)} B" if abs(count) < 1000 else si(count, "B")
+    return count(number, "B")
 
 
 def percent(share: float) -> str:
