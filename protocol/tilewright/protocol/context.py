@@ -23,7 +23,7 @@ class HostContext:
     """See `tilewright.protocol.plugin.Context` for what plugins may rely on.
 
     `kind` and `name` say which plugin asks: it may reach what it declares in ``uses``, what that uses in turn, and `granted`
-    (``"kind:name"``). Plugins come from `load`.
+    (``"kind:name"``). Plugins come from `load`; `observe` sees every evaluation.
     """
 
     def __init__(
@@ -37,18 +37,19 @@ class HostContext:
         cancelled: Callable[[], bool] = lambda: False,
         progress: Callable[[str, dict[str, float]], None] = _silent,
         load: Callable[[Kind, str], Any] = registry.load,
+        observe: Callable[[Any], None] = lambda evaluation: None,
     ) -> None:
         import numpy as np
 
         self._budget = budget
         self.rng = np.random.default_rng(seed)
-        #: True once the time limit ended something: the answer is not reproducible.
-        self.cut = False
+        self._cut = False
         self._asking = f"{kind[:-1]} {name!r}"
         self._granted = set(granted) | _reachable(registry.find(kind, name))
         self._cancelled = cancelled
         self._progress = progress
         self._load = load
+        self._observe = observe
         self._used = 0
         self._until = None if budget.seconds is None else time.monotonic() + budget.seconds
         self._scorer: Any = None
@@ -66,9 +67,13 @@ class HostContext:
     @property
     def cancelled(self) -> bool:
         """True once the run was cancelled or time is up."""
-        if self._cancelled() or (self._until is not None and time.monotonic() > self._until):
-            self.cut = True
+        self._cut = self._cut or self._cancelled()
         return self.cut
+
+    @property
+    def cut(self) -> bool:
+        """True once the run was seen to be cancelled, or time is up: what is found from then on is not reproducible."""
+        return self._cut or (self._until is not None and time.monotonic() > self._until)
 
     @property
     def evaluations(self) -> int:
@@ -93,7 +98,9 @@ class HostContext:
         self.charge(len(batch))
         if self._scorer is None:
             self._scorer = self._load("simulators", COST_MODEL)
-        return self._scorer.evaluate(batch)
+        evaluation = self._scorer.evaluate(batch)
+        self._observe(evaluation)
+        return evaluation
 
     def progress(self, message: str, **figures: float) -> None:
         """Report progress to people."""

@@ -241,12 +241,25 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True):
     worker: str = ""
 
 
+class DeadLetter(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A message that nobody can use, or a job that was given up; the envelope names its run and task where they are known."""
+
+    reason: str
+    #: Where it was published.
+    subject: str
+    #: Its bytes.
+    message: bytes
+    #: True: only the beginning was kept.
+    truncated: bool = False
+
+
 #: Kind on the wire -> (payload, version).
 MESSAGES: dict[str, tuple[type, int]] = {
     "run.submit": (Submit, 1),
     "job.start": (StartJob, 1),
     "task.outcome": (Outcome, 1),
     "event": (Event, 1),
+    "dead": (DeadLetter, 1),
 }
 _KINDS = {payload: kind for kind, (payload, _) in MESSAGES.items()}
 

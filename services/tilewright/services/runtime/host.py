@@ -46,9 +46,28 @@ class Host:
         """The simulator plugin that is the one cost model (`evaluate`, `cost`, `violations`)."""
         return self.plugin("simulators", COST_MODEL)
 
-    def context(self, kind: Kind, name: str, budget: Budget = Budget(), seed: int = 0, granted: tuple[str, ...] = ()) -> HostContext:  # noqa: B008 (immutable)
+    def context(
+        self,
+        kind: Kind,
+        name: str,
+        budget: Budget = Budget(),  # noqa: B008 (immutable)
+        seed: int = 0,
+        *,
+        granted: tuple[str, ...] = (),
+        observe: Callable[[Any], None] = lambda evaluation: None,
+    ) -> HostContext:
         """The context for a plugin of this job. Whatever it asks of its context is a sign of life."""
-        return HostContext(kind, name, budget, seed, granted=granted, cancelled=self._asked, progress=self._progressed, load=self.plugin)
+        return HostContext(
+            kind,
+            name,
+            budget,
+            seed,
+            granted=granted,
+            cancelled=self._asked,
+            progress=self._progressed,
+            load=self.plugin,
+            observe=observe,
+        )
 
     def _asked(self) -> bool:
         self.alive()

@@ -42,16 +42,15 @@ async def serve(service: str, settings: Settings) -> None:
     """Be a service until a signal comes. Raises `InvalidInput` for an unknown one and `NoConnection` when there is no server."""
     if service not in CALLS:
         raise InvalidInput(f"service {service!r} is unknown{suggest(service, CALLS)}")
-    name = worker_id(service)
     stop = Stop()
     _obey_signals(stop, settings.grace)
+    if service == PIPELINE:
+        await importlib.import_module("tilewright.services.pipeline").serve(settings, stop.asked)
+        return
+    name = worker_id(service)
     async with await Bus.connect(settings.bus(name)) as bus:
-        if service == PIPELINE:
-            # Its own part is `async def serve(bus, settings, stop: asyncio.Event) -> None`.
-            await importlib.import_module("tilewright.services.pipeline").serve(bus, settings, stop.asked)
-            return
         worker = Worker(bus, _STAGES[service], settings, name, stop)
-        await bus.serve_info(f"tilewright-{service}", describe(service, settings, name), worker.stats)
+        await bus.serve_info(service, describe(service, settings, name), worker.stats)
         await worker.run()
 
 
