@@ -28,8 +28,8 @@ logging.getLogger("nats").setLevel(logging.CRITICAL)
 ATTEMPT = 5.0
 #: Seconds after which asking ends with `NoConnection`; longer than a leader election takes.
 PATIENCE = 30.0
-#: Seconds for which "no responders" may mean that a stream is only just coming back.
-SETTLING = 1.0
+#: Seconds for which "no responders" may mean that a stream is only just coming back, from one server and in a cluster.
+SETTLING, ELECTING = 1.0, 12.0
 #: Seconds that one subscription may take to end, in order.
 UNSUBSCRIBING = 2.0
 #: Seconds that closing may take.
@@ -47,6 +47,34 @@ _TRANSIENT = (
     nats.errors.StaleConnectionError,
 )
 _ABSENT = (nats.errors.NoRespondersError, nats.js.errors.NoStreamResponseError, nats.js.errors.ServiceUnavailableError)
+
+
+class _Client(Client):
+    """A client that does not introduce itself in clear where TLS was asked for (nats-py leaves that to the server)."""
+
+    def __init__(self, *, demands_tls: bool) -> None:
+        super().__init__()
+        self._demands_tls = demands_tls
+
+    def _connect_command(self) -> bytes:
+        if self._demands_tls and not self._server_info.get("tls_required"):
+            raise nats.errors.SecureConnRequiredError
+        return super()._connect_command()
+
+    @property
+    def is_clustered(self) -> bool:
+        """True when the server is one of several: a stream may be without a leader for some seconds."""
+        return bool(self._server_info.get("cluster"))
+
+    def forget_unsent(self) -> None:
+        """Drop what could not be sent: closing over a dead line would try to, and raise halfway."""
+        self._pending.clear()
+        self._pending_data_size = 0
+
+    @property
+    def has_started(self) -> bool:
+        """False when connecting failed before the first attempt; such a client cannot be closed."""
+        return self._flush_queue is not None
 
 
 class Interrupted(Exception):
@@ -78,7 +106,7 @@ class Connection:
 
     def __init__(self, settings: BusSettings) -> None:
         self.settings = settings
-        self.client = Client()
+        self.client = _Client(demands_tls=_dial.demands_tls(settings))
         self.js: JetStreamContext = self.client.jetstream(timeout=ATTEMPT)
         self.reconnects = 0
         self._closing = False
@@ -206,11 +234,13 @@ class Connection:
             forget()
             task.cancel()
 
-    async def ask(self, what: str, attempt: Callable[[float], Awaitable[T]], *, patience: float = PATIENCE) -> T:
+    async def ask(
+        self, what: str, attempt: Callable[[float], Awaitable[T]], *, patience: float = PATIENCE, absent: NoConnection | None = None
+    ) -> T:
         """Run ``attempt(timeout)`` until it answers: again after a reconnect and after a timeout.
 
         The attempt must be safe to repeat (a message id, a read). Raises `NoConnection` after `patience` seconds and
-        `NotBootstrapped` when nobody answers on a live connection.
+        `absent` (that `what` is not bootstrapped) when nobody is there to answer on a live connection.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + patience
@@ -225,12 +255,12 @@ class Connection:
             except _ABSENT as error:
                 code = getattr(error, "err_code", None)
                 if code in _DISABLED:
-                    raise NoConnection(f"{_dial.public_url(self.settings)}: JetStream is not enabled there") from error
+                    raise self._without_jetstream() from error
                 if code not in (None, _UNAVAILABLE):
                     raise
                 absent_since = absent_since or loop.time()
-                if loop.time() - absent_since > SETTLING:
-                    raise not_bootstrapped(what) from error
+                if loop.time() - absent_since > (ELECTING if self.client.is_clustered else SETTLING):
+                    raise absent or not_bootstrapped(what) from error
                 await asyncio.sleep(0.1)
             except _TRANSIENT as error:
                 log.debug("%s: %s, asking again", what, type(error).__name__)
@@ -239,6 +269,9 @@ class Connection:
                 self.check_open()
         trouble = f" ({self._last_error})" if self._last_error and self._last_error_at > deadline - patience else ""
         raise NoConnection(f"{what}: NATS at {_dial.public_url(self.settings)} did not answer for {patience:g} s{trouble}")
+
+    def _without_jetstream(self) -> NoConnection:
+        return NoConnection(f"NATS at {_dial.public_url(self.settings)}: JetStream does not answer; is it enabled there?")
 
     async def api(self, call: str, request: dict[str, Any] | None = None) -> dict[str, Any]:
         """A JetStream API call (``$JS.API.<call>``); raises nats-py's ``APIError``s."""
@@ -251,7 +284,7 @@ class Connection:
                 raise nats.js.errors.APIError.from_error(answer["error"])
             return answer
 
-        found: dict[str, Any] = await self.ask(call, attempt)
+        found: dict[str, Any] = await self.ask(call, attempt, absent=self._without_jetstream())
         return found
 
     async def subjects(self, stream: str, pattern: str) -> dict[str, int]:
@@ -281,10 +314,10 @@ class Connection:
         await self._close_client()
 
     async def _close_client(self) -> None:
-        """Close without trying to send what is left to a peer that is gone (nats-py would, and raise halfway)."""
+        if not self.client.has_started:
+            return
         if not self.usable:
-            self.client._pending.clear()
-            self.client._pending_data_size = 0
+            self.client.forget_unsent()
         try:
             async with asyncio.timeout(CLOSING):
                 await self.client.close()

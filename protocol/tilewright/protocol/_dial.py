@@ -52,6 +52,11 @@ def options(settings: BusSettings) -> dict[str, Any]:
     return chosen
 
 
+def demands_tls(settings: BusSettings) -> bool:
+    """True when an address says ``tls://``: then nothing is said in clear."""
+    return "tls://" in settings.url
+
+
 def _server(text: str) -> SplitResult:
     text = text.strip()
     url = urlsplit(text if "://" in text else f"nats://{text}")
@@ -84,7 +89,7 @@ def next_server(servers: list[Any], _info: dict[str, Any]) -> tuple[Any, float]:
 
 def is_final(error: Exception) -> bool:
     """True for a refusal that another attempt cannot cure."""
-    return _is_refusal(error) or isinstance(error, ssl.SSLCertVerificationError)
+    return _is_refusal(error) or isinstance(error, ssl.SSLCertVerificationError | nats.errors.SecureConnRequiredError)
 
 
 def _is_refusal(error: Exception) -> bool:
@@ -107,6 +112,8 @@ def _reason(settings: BusSettings, error: BaseException | None) -> str:
             return f"the server's certificate is not trusted ({error.verify_message}); name its CA bundle in TILEWRIGHT_NATS_CA"
         case ssl.SSLError():
             return f"the TLS handshake failed ({error.reason or error})"
+        case nats.errors.SecureConnRequiredError():
+            return "the address asks for TLS, which the server does not offer"
         case ConnectionRefusedError():
             return "nobody listens there (connection refused)"
         case socket.gaierror():
