@@ -33,12 +33,16 @@ def test_a_run_from_its_events() -> None:
     progress = Progress(RUN)
     assert "waiting for the pipeline" in lines(progress)
     progress.see(happening("map", "-", "queued", Event("3 tasks", {"tasks": 3.0, "skipped": 1.0})))
+    progress.see(happening("map", "map-0", "queued", Event("encoder.dense")))
+    assert "map-0" not in lines(progress)
     progress.see(happening("map", "map-0", "started", Event(worker="w1")))
+    progress.see(happening("map", "map-0", "progress", Event("solving")))
+    assert "map-0  encoder.dense  solving" in lines(progress)
     progress.see(happening("map", "map-0", "progress", Event("solving", {"edp": 2e15, "gap": 0.05})))
     progress.see(happening("map", "map-0", "partial", Event(figures={"edp": 1e15, "evaluations": 1500.0}, worker="w2")))
     shown = lines(progress)
     assert "map" in shown and "0/3" in shown and "1 left out" in shown and "2 workers" in shown
-    assert "map-0  solving  best 1.00 kJ·cycles, gap 5.0 %, 1.50 k evaluations" in shown
+    assert "map-0  encoder.dense  best 1.00 kJ·cycles, gap 5.0 %, 1.50 k evaluations" in shown
     progress.see(happening("map", "map-0", "result"))
     assert "map-0" not in lines(progress)
     progress.see(happening("map", "-", "state", Event("complete", {"done": 2.0, "failed": 1.0, "skipped": 1.0, "cached": 2.0})))
@@ -73,6 +77,8 @@ def test_many_tasks_are_not_all_listed() -> None:
         (happening("run", "-", "log", Event("mapper ended by signal 9")), "mapper ended by signal 9"),
         (happening("run", "-", "state", Event("done")), ""),
         (happening("map", "-", "queued", Event("9 tasks", {"tasks": 9.0})), "map: 9 tasks"),
+        (happening("map", "-", "queued", Event("1 tasks", {"tasks": 1.0, "skipped": 2.0})), "map: 1 task"),
+        (happening("map", "-", "queued", Event("0 tasks", {"tasks": 0.0})), ""),
         (happening("map", "-", "state", Event("complete", {"done": 9.0, "cached": 9.0})), "map: 9 done, ALL ANSWERED FROM THE CACHE"),
         (
             happening("map", "-", "state", Event("complete", {"done": 8.0, "failed": 1.0, "cached": 2.0})),
@@ -96,7 +102,10 @@ def test_failures_and_logs_are_kept_for_the_live_view() -> None:
     for index in range(6):
         progress.see(happening("map", f"map-{index}", "error", Event(failure=Failure("crash", "killed"))))
     progress.see(happening("run", "-", "log", Event("mapper ended")))
-    assert progress.log == ["map-3: killed", "map-4: killed", "map-5: killed", "mapper ended"]
+    assert progress.log == ["map: killed (6 times)", "mapper ended"]
+    for index in range(5):
+        progress.see(happening("run", "-", "log", Event(f"line {index}")))
+    assert progress.log == ["line 1", "line 2", "line 3", "line 4"]
 
 
 def test_json_is_the_message_of_the_bus() -> None:

@@ -12,6 +12,7 @@ from rich.console import Console, RenderableType
 from tilewright.protocol.cost import Claim
 from tilewright.protocol.messages import Answer, Failure, Mapped, Profile, Simulated
 from tilewright.protocol.run import RunState, TaskRecord
+from tilewright.protocol.workload import Workload
 from tilewright.services.cli import explain, tables
 from tilewright.services.cli.report import Report, gather, summary
 
@@ -70,7 +71,7 @@ def test_the_summary_is_in_base_units_with_units_in_its_keys(report: Report, ans
 
 
 def test_tables_show_what_a_user_looks_for(report: Report) -> None:
-    shown = text(tables.report(report))
+    shown = text(tables.report(report, 160))
     for words in (
         "Layers (figures of one occurrence)",
         "layer0  2",
@@ -82,7 +83,8 @@ def test_tables_show_what_a_user_looks_for(report: Report) -> None:
         "utilization 25.0 %",
         "(of the 2 of 3 layers that have a mapping)",
         "binds 100.0 % of the cycles",
-        "buffer_kib",
+        "buffer_kib [KiB]",
+        "4 evaluations",
         "simulated: same model",
         "2 generated, 1 verified (12 cases with cc 12, worst error 0.12 of the bound)",
         "not verified: no C compiler",
@@ -92,7 +94,7 @@ def test_tables_show_what_a_user_looks_for(report: Report) -> None:
 
 
 def test_a_run_that_was_only_profiled(state: RunState, answers: dict[str, Answer]) -> None:
-    shown = text(tables.report(gather(state, {"profile-0": answers["profile-0"]}, {})))
+    shown = text(tables.report(gather(state, {"profile-0": answers["profile-0"]}, {}), 160))
     assert "Operators (one occurrence)" in shown and "compute" in shown
     # Each layer: 256 cycles at the roofline, four occurrences.
     assert "at least 1.02 kcycles at the roofline" in shown
@@ -100,7 +102,7 @@ def test_a_run_that_was_only_profiled(state: RunState, answers: dict[str, Answer
 
 def test_a_run_without_answers_shows_nothing(state: RunState) -> None:
     empty = gather(state, {}, {})
-    assert text(tables.report(empty)).strip() == ""
+    assert text(tables.report(empty, 160)).strip() == ""
     assert empty.utilization == empty.seconds == empty.cycles == 0
     assert summary(empty)["totals"] is None
 
@@ -109,9 +111,9 @@ def test_failed_tasks_say_why(state: RunState, answers: dict[str, Answer]) -> No
     del answers["map-1"], answers["kernel-0"]
     failure = Failure("crash", "killed by signal 9")
     records = {task: TaskRecord(task, "x", "failed", failure=failure) for task in ("map-1", "kernel-0")}
-    shown = text(tables.report(gather(state, answers, records)))
+    shown = text(tables.report(gather(state, answers, records), 160))
     assert "layer1: crash: killed by signal 9" in shown
-    assert "kernel of layer0: crash: killed by signal 9" in shown
+    assert "no kernel for layer0: crash: killed by signal 9" in shown
 
 
 def test_an_independent_simulation_is_compared(state: RunState, answers: dict[str, Answer]) -> None:
@@ -119,7 +121,7 @@ def test_an_independent_simulation_is_compared(state: RunState, answers: dict[st
     assert isinstance(base, Simulated)
     slower = tuple(msgspec.structs.replace(cost, cycles=cost.cycles * 11 // 10) for cost in base.costs)
     answers["simulate-0"] = Simulated(slower, "gemmini/1", same_model=False)
-    shown = text(tables.report(gather(state, answers, {})))
+    shown = text(tables.report(gather(state, answers, {}), 160))
     assert "cycles +10.0 %, energy +0.0 %" in shown
 
 
@@ -157,4 +159,22 @@ def test_explain(report: Report, answers: dict[str, Answer]) -> None:
 def test_many_layers_are_cut(state: RunState, answers: dict[str, Answer], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tables, "MOST_LAYERS", 1)
     assert isinstance(answers["profile-0"], Profile)
-    assert "... and 2 more (see --json)" in text(tables.report(gather(state, answers, {})))
+    assert "... and 2 more (see --json)" in text(tables.report(gather(state, answers, {}), 160))
+
+
+def test_narrow_terminals_get_fewer_columns(report: Report) -> None:
+    shown = [text(tables.layers(report, width)) for width in (80, 95, 105, 120, 160)]
+    assert ["util." in each for each in shown] == [False, True, True, True, True]
+    assert ["EDP" in each for each in shown] == [False, False, True, True, True]
+    assert ["same model" in each for each in shown] == [False, False, False, True, True]
+    assert ["% energy" in each for each in shown] == [False, False, False, False, True]
+    assert all("layer3" in each and "no mapping" in each for each in shown)
+
+
+def test_operators_of_one_module_are_told_apart(state: RunState, answers: dict[str, Answer]) -> None:
+    profile = answers["profile-0"]
+    assert isinstance(profile, Profile)
+    items = [("attention", task.operator) for task in profile.workload.tasks]
+    answers["profile-0"] = msgspec.structs.replace(profile, workload=Workload.build("m", items))
+    names = [layer.name for layer in gather(state, answers, {}).layers]
+    assert names == ["attention P8 C16 K8", "attention P8 C16 K16", "attention P8 C16 K32"]

@@ -19,6 +19,11 @@ def console() -> Console:
     return Console(width=None if sys.stdout.isatty() else PIPED_WIDTH, highlight=False, markup=False, emoji=False)
 
 
+def width() -> int:
+    """Characters of a line of standard output."""
+    return console().width
+
+
 def show(renderable: RenderableType) -> None:
     """Print to standard output; without the blanks that fill tables up where it is not a terminal."""
     target = console()

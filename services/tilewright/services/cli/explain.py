@@ -83,7 +83,7 @@ def _by_component(cost: Cost) -> dict[str, float]:
 
 def in_full(layer: Layer, report: Report) -> RenderableType:
     """One layer: its operator, its mapping as a loop nest, and the rows of its cost."""
-    head = Text(f"{layer.name} ({layer.count} times)", style="bold")
+    head = Text(f"{layer.name} ({'once' if layer.count == 1 else f'{layer.count} times'})", style="bold")
     if layer.schedule is None:
         return Group(head, Text(layer.reason or "it has no mapping"))
     schedule = layer.schedule

@@ -75,7 +75,7 @@ def tree(progress: Progress, objective: str, seconds: float, spinner: Renderable
             continue
         for task in list(stage.tasks.values())[:MOST_TASKS]:
             found = best(task.figures, objective)
-            branch.add(Text("  ".join(part for part in (task.task, task.text, found) if part)))
+            branch.add(Text("  ".join(part for part in (task.task, task.name, found or task.text) if part)))
         if len(stage.tasks) > MOST_TASKS:
             branch.add(Text(f"and {len(stage.tasks) - MOST_TASKS} more", style="dim"))
     return drawn

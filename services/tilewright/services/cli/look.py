@@ -114,7 +114,7 @@ async def conclude(bus: Bus, run: str, *, json: bool) -> int:
     if json:
         console.json_line(summary(report, stored.digest(view.records)))
     else:
-        console.show(tables.report(report))
+        console.show(tables.report(report, console.width()))
         _footer(state, view)
     if state.failure is not None and state.status == "failed":
         console.note(f"tilewright: {state.failure.message}")
@@ -133,11 +133,12 @@ def _footer(state: RunState, view: stored.RunView) -> None:
     if cached:
         every = "all" if cached == len(view.records) else f"{cached} of"
         text.append(f"; {every} {len(view.records)} tasks ANSWERED FROM THE CACHE", style="bold cyan")
-    for note in state.notes:
+    for note in state.notes if state.status != "failed" else ():
         text.append(f"\n           {note}", style="yellow")
     lost = sum(bool(record.result) and record.task not in view.answers for record in view.records)
     if lost:
         text.append(f"\n           {lost} results are not in the store any more; run it again to have them back", style="yellow")
-    text.append("\nResults    ", style="bold")
-    text.append(f"{connect.where()}, kept for 30 days; `tilewright show {state.run}` shows them again, --json in base units")
+    if view.answers:
+        text.append("\nResults    ", style="bold")
+        text.append(f"{connect.where()}, kept for 30 days; `tilewright show {state.run}` shows them again, --json in base units")
     console.show(text)

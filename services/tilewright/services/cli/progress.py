@@ -11,6 +11,8 @@ from tilewright.protocol.run import RunState
 
 #: Event kinds after which a task is not in work any more.
 ENDS = ("result", "error", "cancelled")
+#: Lines of the log that are kept in sight.
+LOG_LINES = 4
 
 
 @dataclasses.dataclass
@@ -18,6 +20,8 @@ class TaskProgress:
     """One task that is in work."""
 
     task: str
+    #: What people call it.
+    name: str = ""
     text: str = ""
     figures: dict[str, float] = dataclasses.field(default_factory=dict)
 
@@ -73,8 +77,8 @@ class Progress:
         self.title = ""
         self.stages: dict[str, StageProgress] = {}
         self.workers: set[str] = set()
-        #: The last few things worth reading, newest last.
-        self.log: list[str] = []
+        self._names: dict[str, str] = {}
+        self._said: dict[str, int] = {}
 
     def see_state(self, state: RunState) -> None:
         """Take over the counts of the stored state: they are exact, events only quick."""
@@ -95,20 +99,31 @@ class Progress:
         if event.worker:
             self.workers.add(event.worker)
         if happening.stage == "run":
-            if happening.kind in ("log", "error") and event.text:
-                self.log = [*self.log, event.text][-4:]
+            if happening.kind == "log":
+                self._say(event.text)
             return
         stage = self.stage(happening.stage)
         if happening.task == "-":
             self._see_stage(stage, happening.kind, event.figures)
+        elif happening.kind == "queued":
+            self._names[happening.task] = event.text
         elif happening.kind in ENDS:
             stage.tasks.pop(happening.task, None)
             if happening.kind == "error" and event.failure is not None:
-                self.log = [*self.log, f"{happening.task}: {event.failure.message}"][-4:]
+                self._say(f"{happening.stage}: {event.failure.message}")
         else:
-            task = stage.tasks.setdefault(happening.task, TaskProgress(happening.task))
+            task = stage.tasks.setdefault(happening.task, TaskProgress(happening.task, self._names.get(happening.task, "")))
             task.text = event.text or task.text
             task.figures |= event.figures
+
+    def _say(self, text: str) -> None:
+        """Keep what is worth reading; what was said before is counted."""
+        self._said[text] = self._said.pop(text, 0) + 1
+
+    @property
+    def log(self) -> list[str]:
+        """The last few things worth reading, newest last."""
+        return [f"{text} ({times} times)" if times > 1 else text for text, times in [*self._said.items()][-LOG_LINES:]]
 
     @staticmethod
     def _see_stage(stage: StageProgress, kind: str, figures: dict[str, float]) -> None:

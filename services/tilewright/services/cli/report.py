@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -13,12 +14,14 @@ from tilewright.protocol.design import Design
 from tilewright.protocol.kernel import Kernel
 from tilewright.protocol.messages import Answer, Codesigned, Mapped, Profile, Simulated
 from tilewright.protocol.run import RunState, TaskRecord, task_id
+from tilewright.protocol.workload import Operator
 
 
 class Layer(msgspec.Struct, frozen=True):
     """One distinct operator: what the mapper, the simulator and the kernel generator said of it."""
 
     task: str
+    #: Module of its first occurrence, with its shape where two operators come from one module.
     name: str
     count: int
     macs: int
@@ -76,6 +79,14 @@ class Report(msgspec.Struct, frozen=True):
         return self.cycles / (self.profile.architecture.clock_ghz * 1e9) if self.profile else 0.0
 
     @property
+    def parameters(self) -> dict[str, int]:
+        """Values of the target's design-space parameters as the run started from them."""
+        if self.profile is None:
+            return {}
+        defaults = {parameter.name: parameter.default for parameter in self.profile.design_space.parameters}
+        return {**defaults, **self.state.request.target_parameters}
+
+    @property
     def binding(self) -> dict[str, float]:
         """Resource -> share of all cycles in which it binds, the largest first."""
         shares: dict[str, float] = {}
@@ -103,12 +114,13 @@ def gather(state: RunState, answers: Mapping[str, Answer], records: Mapping[str,
 
 def _layers(profile: Profile, answers: Mapping[str, Answer], records: Mapping[str, TaskRecord]) -> Iterable[Layer]:
     contractions = [task for task in profile.workload.tasks if task.operator.is_contraction]
+    names = Counter(task.name for task in contractions)
     for index, task in enumerate(contractions):
         mapped = answers.get(task_id("map", index))
         kernel = answers.get(task_id("kernel", index))
         yield Layer(
             task=task_id("map", index),
-            name=task.name,
+            name=task.name if names[task.name] == 1 else f"{task.name} {shape(task.operator)}",
             count=task.count,
             macs=task.operator.macs,
             schedule=mapped.schedule if isinstance(mapped, Mapped) else None,
@@ -116,6 +128,11 @@ def _layers(profile: Profile, answers: Mapping[str, Answer], records: Mapping[st
             kernel=kernel if isinstance(kernel, Kernel) else None,
             kernel_reason=_failure(records.get(task_id("kernel", index))),
         )
+
+
+def shape(operator: Operator) -> str:
+    """The dims of an operator that are not 1, e.g. ``P128 C64 K128``."""
+    return " ".join(f"{dim.name}{dim.bound}" for dim in operator.dims if dim.bound > 1) or "scalar"
 
 
 def _reason(mapped: Answer | None, record: TaskRecord | None) -> str:
@@ -165,7 +182,7 @@ def summary(report: Report, digest: str | None = None) -> dict[str, Any]:
         "totals": _totals(report),
         "bottleneck": report.binding,
         "layers": [_layer(layer) for layer in report.layers],
-        "design": None if report.codesigned is None else _design(report.codesigned, report.simulated_design),
+        "design": None if report.codesigned is None else _design(report.codesigned, report),
     }
 
 
@@ -222,11 +239,11 @@ def _layer(layer: Layer) -> dict[str, Any]:
     }
 
 
-def _design(codesigned: Codesigned, simulated: tuple[Simulated, ...]) -> dict[str, Any]:
+def _design(codesigned: Codesigned, report: Report) -> dict[str, Any]:
     design, baseline = codesigned.design, codesigned.baseline
     return {
         "cores": [{"name": core.name, "parameters": core.parameters} for core in design.cores],
-        "baseline_parameters": [core.parameters for core in baseline.cores],
+        "baseline_parameters": report.parameters,
         **_design_totals(design),
         "baseline": _design_totals(baseline),
         "edp_ratio": baseline.edp / design.edp,
@@ -234,7 +251,8 @@ def _design(codesigned: Codesigned, simulated: tuple[Simulated, ...]) -> dict[st
         "evaluations": codesigned.evaluations,
         "complete": codesigned.complete,
         "simulated": [
-            {"model": each.model, "same_model": each.same_model, "costs": [_cost(cost) for cost in each.costs]} for each in simulated
+            {"model": each.model, "same_model": each.same_model, "costs": [_cost(cost) for cost in each.costs]}
+            for each in report.simulated_design
         ],
     }
 

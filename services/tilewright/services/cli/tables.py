@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tilewright.protocol.cost import Claim, Cost
-from tilewright.protocol.messages import Codesigned, Simulated
+from tilewright.protocol.messages import Codesigned
 
 from . import units
 from .report import Layer, Report
@@ -27,16 +27,16 @@ def table(*columns: str, title: str = "", right: Iterable[int] = ()) -> Table:
     return made
 
 
-def report(report: Report) -> RenderableType:
-    """Everything a finished run has to show."""
+def report(report: Report, width: int) -> RenderableType:
+    """Everything a run has to show, on `width` characters."""
     parts: list[RenderableType] = []
     if report.layers:
-        parts += [layers(report) if report.mapped else profile(report), Text()]
+        parts += [layers(report, width) if report.mapped else profile(report), Text()]
     parts.extend(missing(report))
     if report.mapped:
         parts += [totals(report), Text()]
     if report.codesigned is not None:
-        parts += [design(report.codesigned, report.simulated_design), Text()]
+        parts += [design(report.codesigned, report), Text()]
     kernels = list(_kernels(report))
     if kernels:
         parts += [*kernels, Text()]
@@ -63,33 +63,52 @@ def profile(report: Report) -> RenderableType:
     return Group(made, Text(), Text(f"Total   {counts}   at least {units.cycles(total)} at the roofline"))
 
 
-def layers(report: Report) -> Table:
-    """The layers with their mappings' costs."""
+#: Columns of the layers' table -> the narrowest output, in characters, that has room for it.
+COLUMNS = {
+    "layer": 0,
+    "x": 0,
+    "energy": 0,
+    "cycles": 0,
+    "util.": 90,
+    "EDP [J·cycles]": 100,
+    "% energy": 130,
+    "% cycles": 130,
+    "optimality": 0,
+    "simulated": 110,
+}
+
+
+def layers(report: Report, width: int) -> Table:
+    """The layers with their mappings' costs, in the columns that `width` characters have room for."""
     simulated = any(layer.simulated for layer in report.layers)
-    columns = ["layer", "x", "energy", "cycles", "util.", "EDP [J·cycles]", "% energy", "% cycles", "optimality"]
-    made = table(*columns, *(["simulated"] if simulated else []), title="Layers (figures of one occurrence)", right=range(1, 8))
+    shown = [name for name, least in COLUMNS.items() if width >= least and (simulated or name != "simulated")]
+    text = ("layer", "optimality", "simulated")
+    right = [index for index, name in enumerate(shown) if name not in text]
+    made = table(*shown, title="Layers (figures of one occurrence)", right=right)
     for layer in report.layers[:MOST_LAYERS]:
-        made.add_row(*_layer(layer, report), *([_simulated(layer)] if simulated and layer.schedule else []))
+        cells = _cells(layer, report)
+        made.add_row(*(cells.get(name, "-") for name in shown))
     if len(report.layers) > MOST_LAYERS:
         made.add_row(f"... and {len(report.layers) - MOST_LAYERS} more (see --json)")
     return made
 
 
-def _layer(layer: Layer, report: Report) -> list[str]:
+def _cells(layer: Layer, report: Report) -> dict[str, str]:
     if layer.schedule is None:
-        return [layer.name, str(layer.count), *["-"] * 6, "no mapping"]
+        return {"layer": layer.name, "x": str(layer.count), "optimality": "no mapping"}
     cost = layer.schedule.cost
-    return [
-        layer.name,
-        str(layer.count),
-        units.energy(cost.energy_pj),
-        units.count(cost.cycles),
-        units.percent(cost.utilization),
-        units.si(cost.edp * 1e-12, ""),
-        units.percent(layer.count * cost.energy_pj / report.energy_pj) if report.energy_pj else "-",
-        units.percent(layer.count * cost.cycles / report.cycles) if report.cycles else "-",
-        claim(layer.schedule.claim),
-    ]
+    return {
+        "layer": layer.name,
+        "x": str(layer.count),
+        "energy": units.energy(cost.energy_pj),
+        "cycles": units.count(cost.cycles),
+        "util.": units.percent(cost.utilization),
+        "EDP [J·cycles]": units.si(cost.edp * 1e-12, ""),
+        "% energy": units.percent(layer.count * cost.energy_pj / report.energy_pj) if report.energy_pj else "-",
+        "% cycles": units.percent(layer.count * cost.cycles / report.cycles) if report.cycles else "-",
+        "optimality": claim(layer.schedule.claim),
+        "simulated": _simulated(layer),
+    }
 
 
 def claim(claim: Claim) -> str:
@@ -143,29 +162,38 @@ def totals(report: Report) -> Text:
     return text
 
 
-def design(codesigned: Codesigned, simulated: tuple[Simulated, ...]) -> RenderableType:
+def design(codesigned: Codesigned, report: Report) -> RenderableType:
     """The winning design beside the target as it is."""
-    found, base = codesigned.design, codesigned.baseline
-    rows = table("co-design", "baseline", "found", "better by", title="Co-design", right=(1, 2, 3))
-    for core, before in zip(found.cores, base.cores, strict=False):
+    found, base, simulated = codesigned.design, codesigned.baseline, report.simulated_design
+    rows = table("", "baseline", "found", "better by", title="Co-design", right=(1, 2, 3))
+    changed = 0
+    for core in found.cores:
         for name, value in core.parameters.items():
-            if value != before.parameters.get(name):
-                rows.add_row(name, str(before.parameters.get(name, "-")), str(value), "")
+            before = report.parameters.get(name)
+            if value != before:
+                changed += 1
+                label = name if len(found.cores) == 1 else f"{core.name}: {name}"
+                rows.add_row(f"{label} [{_unit(report, name)}]", "-" if before is None else str(before), str(value), "")
     for name, old, new, show in (
         ("energy", base.energy_pj, found.energy_pj, units.energy),
         ("cycles", base.cycles, found.cycles, units.cycles),
         ("EDP", base.edp, found.edp, units.edp),
     ):
         rows.add_row(name, show(old), show(new), units.ratio(old / new) if new else "-")
-    same = all(core.parameters == before.parameters for core, before in zip(found.cores, base.cores, strict=False))
-    notes = [claim(found.claim)]
-    if same:
+    notes = [claim(found.claim), f"{units.count(codesigned.evaluations)} evaluations"]
+    if not changed:
         notes.append("no parameter changed")
     if not codesigned.complete:
         notes.append("incomplete: a time limit cut the search")
     if simulated:
         notes.append("simulated: same model" if all(each.same_model for each in simulated) else f"simulated by {simulated[0].model}")
     return Group(rows, Text("; ".join(notes)))
+
+
+def _unit(report: Report, name: str) -> str:
+    """Unit of a design-space parameter."""
+    known = report.profile.design_space.parameters if report.profile is not None else ()
+    return next((parameter.unit for parameter in known if parameter.name == name), "")
 
 
 def _kernels(report: Report) -> Iterable[RenderableType]:
@@ -186,6 +214,11 @@ def _kernels(report: Report) -> Iterable[RenderableType]:
         for note in sorted({note for _, kernel in kernels for note in kernel.notes}):
             text.append(f"\n           {note}")
         yield text
+    failed: dict[str, list[str]] = {}
     for layer in report.layers:
         if layer.kernel_reason:
-            yield Text(f"kernel of {layer.name}: {layer.kernel_reason}", style="yellow")
+            failed.setdefault(layer.kernel_reason, []).append(layer.name)
+    for reason, names in failed.items():
+        yield Text(
+            f"no kernel for {', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}: {reason}", style="yellow"
+        )

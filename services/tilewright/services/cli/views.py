@@ -81,8 +81,10 @@ def told(happening: Happening, progress: Progress) -> str:
         return event.text if kind in ("accepted", "log") else ""
     if happening.task == "-":
         stage = progress.stage(happening.stage)
+        if not stage.total:  # nothing to do: what came before says why
+            return ""
         if kind == "queued":
-            return f"{happening.stage}: {event.text}"
+            return f"{happening.stage}: {stage.total - stage.skipped} {'task' if stage.total - stage.skipped == 1 else 'tasks'}"
         return f"{happening.stage}: {outcome(stage)}" if kind == "state" else ""
     if kind in ("error", "retry"):
         why = event.failure.message if event.failure is not None else event.text
