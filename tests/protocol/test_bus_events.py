@@ -146,7 +146,7 @@ async def test_reading_on_when_the_tail_was_lost_and_its_numbers_are_given_out_a
         await say(own_bus, "run1", 0, 1, 2)
         assert [int((await anext(events)).data) for _ in range(3)] == [0, 1, 2]
         lose_the_rest = await tail_lost(own_server, own_bus, keep=1)
-        await own_server.kill()
+        await own_server.stop()
         lose_the_rest()
         await own_server.start()
         assert (await own_bus.connection.api(f"STREAM.INFO.{EVENT_STREAM}"))["state"]["last_seq"] == 1

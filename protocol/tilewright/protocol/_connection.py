@@ -114,7 +114,7 @@ class Connection:
         self._last_error_at = 0.0
         self._listeners: set[Callable[[], None]] = set()
         loop = asyncio.get_running_loop()
-        self._refused: asyncio.Future[None] = loop.create_future()
+        self._refused: asyncio.Future[Exception] = loop.create_future()
 
     @classmethod
     async def open(cls, settings: BusSettings) -> Connection:
@@ -124,14 +124,17 @@ class Connection:
         connecting = asyncio.create_task(
             self.client.connect(error_cb=self._failed, reconnected_cb=self._reconnected, closed_cb=self._closed, **options)
         )
+        either: set[asyncio.Future[Any]] = {connecting, self._refused}
         try:
-            await asyncio.wait({connecting, self._refused}, timeout=settings.connect_timeout, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(either, timeout=settings.connect_timeout, return_when=asyncio.FIRST_COMPLETED)
             if connecting.done() and not connecting.exception():
                 return self
         except asyncio.CancelledError:
             await self._abandon(connecting)
             raise
         error = connecting.exception() if connecting.done() else self._last_error
+        if self._refused.done():  # what follows a refusal, a reset perhaps, explains nothing
+            error = self._refused.result()
         await self._abandon(connecting)
         if isinstance(error, ImportError):
             raise NoConnection(f"nkeys and .creds files need another package: pip install 'nats-py[nkeys]' ({error})") from error
@@ -147,7 +150,7 @@ class Connection:
         self._last_error, self._last_error_at = error, asyncio.get_running_loop().time()
         log.debug("NATS: %s: %s", type(error).__name__, error)
         if _dial.is_final(error) and not self._refused.done():
-            self._refused.set_result(None)
+            self._refused.set_result(error)
 
     async def _reconnected(self) -> None:
         self.reconnects += 1
@@ -308,6 +311,7 @@ class Connection:
         try:
             async with asyncio.timeout(CLOSING):
                 if self.usable:
+                    await self.client.flush(timeout=1)  # a peer that does not answer this is not worth draining for
                     await self.client.drain()
         except (nats.errors.Error, TimeoutError, OSError) as error:
             log.debug("draining: %s: %s", type(error).__name__, error)

@@ -15,6 +15,7 @@ stream                  kept                                        why
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import nats.js.errors
@@ -26,7 +27,9 @@ from .bus import Bus
 from .errors import InvalidInput, NoConnection
 from .subjects import PREFIX, SCHEMA, SCHEMA_KEY, Limits
 
-_IN_USE, _NO_ROOM, _IMMUTABLE = 10058, (10047, 10023, 10028), 10052
+#: Looks at a stream for which there seems to be no room: two processes that make it at once need it twice for a moment.
+ATTEMPTS = 5
+_NO_ROOM, _REFUSED = (10047, 10023, 10028), (10052, 10058, 10065)
 
 
 def _ns(seconds: float) -> int:
@@ -139,26 +142,36 @@ def _differs(wanted: dict[str, Any], found: dict[str, Any]) -> bool:
     return False
 
 
-async def _stream(bus: Bus, config: dict[str, Any]) -> bool:
+def _merged(found: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
+    """Our settings over what is there: what an operator added (placement, a description) stays."""
+    return {**found, **wanted, "metadata": {**(found.get("metadata") or {}), **wanted["metadata"]}}
+
+
+async def _stream(bus: Bus, config: dict[str, Any], attempts: int = ATTEMPTS) -> bool:
+    """Create or update one stream; False when it is as it should be."""
     name = config["name"]
     try:
         found = (await bus.connection.api(f"STREAM.INFO.{name}"))["config"]
     except nats.js.errors.NotFoundError:
-        call = "CREATE"
-    else:
-        if schema_of(found) > SCHEMA:
-            check_schema(f"stream {name}", found)
-        if not _differs(config, found):
-            return False
-        call = "UPDATE"
+        found = None
+    if found is not None and schema_of(found) > SCHEMA:
+        check_schema(f"stream {name}", found)
+    if found is not None and not _differs(config, found):
+        return False
     try:
-        await bus.connection.api(f"STREAM.{call}.{name}", config)
+        if found is None:
+            await bus.connection.api(f"STREAM.CREATE.{name}", config)
+        else:
+            await bus.connection.api(f"STREAM.UPDATE.{name}", _merged(found, config))
     except nats.js.errors.APIError as error:
-        if error.err_code in _NO_ROOM:
+        if error.err_code in _REFUSED:
+            raise InvalidInput(f"stream {name}: {error.description}; delete what is in the way, or keep its settings") from error
+        if error.err_code not in _NO_ROOM:
+            raise
+        if attempts == 1:
             raise NoConnection(f"stream {name}: no room for its {config['max_bytes']} bytes ({error.description})") from error
-        if error.err_code == _IMMUTABLE:
-            raise InvalidInput(f"stream {name}: {error.description}; delete it, or keep its settings") from error
-        raise
+        await asyncio.sleep(0.1)
+        return await _stream(bus, config, attempts - 1)
     return True
 
 

@@ -19,7 +19,7 @@ from nats.aio.msg import Msg
 from . import _discovery, subjects
 from ._blobs import Blobs
 from ._bucket import Bucket, Entry
-from ._connection import Connection, check_schema, not_bootstrapped
+from ._connection import UNSUBSCRIBING, Connection, check_schema, not_bootstrapped
 from ._discovery import ServiceInfo
 from ._events import Reader, StreamEvent
 from ._publish import publish
@@ -56,12 +56,7 @@ class Bus:
     async def close(self) -> None:
         """Drain within a few seconds, whatever is still subscribed."""
         opened, self._opened = self._opened, []
-        for close in opened:
-            try:
-                async with asyncio.timeout(2.0):
-                    await close()
-            except (nats.errors.Error, TimeoutError) as error:
-                log.debug("closing: %s: %s", type(error).__name__, error)
+        await asyncio.gather(*(_end(close) for close in opened))
         await self.connection.close()
 
     @property
@@ -175,3 +170,12 @@ class Bus:
         """``(pending, being worked on)`` of a work queue."""
         info = await self._consumer_info(stream, subjects.durable(stream))
         return int(info["num_pending"]), int(info["num_ack_pending"])
+
+
+async def _end(close: Callable[[], Any]) -> None:
+    """Close one thing, for as long as that may take and no longer."""
+    try:
+        async with asyncio.timeout(UNSUBSCRIBING):
+            await close()
+    except (nats.errors.Error, TimeoutError) as error:
+        log.debug("closing: %s: %s", type(error).__name__, error)

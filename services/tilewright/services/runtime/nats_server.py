@@ -100,40 +100,40 @@ class NatsServer:
         """Start the server and wait until it listens. Raises `NoConnection` with the server's own last words when it does not."""
         if self.alive:
             raise NoConnection(f"the NATS server in {self.folder} runs already (process {self.pid})")
-        self._prepare()
         self._process = self._spawn()
         self._port = int((await self._listening()).rpartition(":")[2])
         _write_private(self.folder / "server.json", msgspec.json.encode(self.settings))
         return self.settings
 
-    def _prepare(self) -> None:
-        """Folder and configuration (JSON is a subset of the server's format, so any path can be written)."""
+    def _configure(self) -> None:
+        """Write the configuration (JSON is, but for escapes, a subset of the server's format) and forget earlier ports files."""
         ports = self.folder / "ports"
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            ports.mkdir(exist_ok=True)
-            for stale in ports.glob("*.ports"):
-                stale.unlink(missing_ok=True)
-            config = {
-                "host": "127.0.0.1",
-                "port": self._port,
-                "ports_file_dir": str(ports),
-                "authorization": {"token": self._token, "timeout": 10},
-                "jetstream": {
-                    "store_dir": str(self.folder / "store"),
-                    "max_file_store": self._max_file_store,
-                    "max_memory_store": 256 << 20,
-                    "sync_interval": "always",
-                },
-            }
-            _write_private(self.folder / "server.conf", json.dumps(config, indent=1).encode())
-        except OSError as error:
-            raise NoConnection(f"NATS store folder {self.folder}: {error.strerror}") from error
+        ports.mkdir(exist_ok=True)
+        for stale in ports.glob("*.ports"):
+            stale.unlink(missing_ok=True)
+        config = {
+            "host": "127.0.0.1",
+            "port": self._port,
+            "ports_file_dir": str(ports),
+            "authorization": {"token": self._token, "timeout": 10},
+            "jetstream": {
+                "store_dir": str(self.folder / "store"),
+                "max_file_store": self._max_file_store,
+                "max_memory_store": 256 << 20,
+                "sync_interval": "always",
+            },
+        }
+        _write_private(self.folder / "server.conf", json.dumps(config, indent=1, ensure_ascii=False).encode())
 
     def _spawn(self) -> subprocess.Popen[bytes]:
         """The process, holding the folder's lock."""
-        lock = self._lock()
         try:
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            lock = self._lock()
+        except OSError as error:
+            raise NoConnection(f"NATS store folder {self.folder}: {error.strerror}") from error
+        try:
+            self._configure()
             with (self.folder / "server.log").open("wb") as log:
                 return subprocess.Popen(
                     [binary(), "--config", str(self.folder / "server.conf")],
