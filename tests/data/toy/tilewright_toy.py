@@ -11,8 +11,9 @@ from typing import ClassVar
 from tilewright.protocol.architecture import Architecture, Compute, Constraints, DesignSpace, Level, Parameter
 from tilewright.protocol.cost import Claim
 from tilewright.protocol.errors import InvalidInput
+from tilewright.protocol.kernel import Kernel, Verification
 from tilewright.protocol.mapping import LevelMapping, Loop, Mapping
-from tilewright.protocol.plugin import Candidate, Context, DesignCandidate, DesignRequest, Document, MapRequest, Options
+from tilewright.protocol.plugin import Candidate, Context, DesignCandidate, DesignRequest, Document, EmitRequest, MapRequest, Options
 from tilewright.protocol.validation import ValidationReport
 from tilewright.protocol.workload import Operator, Workload, matmul
 
@@ -105,6 +106,18 @@ class Codesigner:
             tasks = [task for each in request.workloads for task in each.workload.tasks if task.operator.is_contraction]
             ctx.charge(len(tasks))
             yield DesignCandidate(parameters, tuple(whole(task.operator, architecture) for task in tasks))
+
+
+class Emitter:
+    """An empty function."""
+
+    options: ClassVar[dict[str, str]] = {}
+    targets: ClassVar[tuple[str, ...]] = ("toy",)
+
+    def emit(self, request: EmitRequest, ctx: Context) -> Kernel:
+        """Emit it."""
+        source, header = "void toy(void) {}\n", "void toy(void);\n"
+        return Kernel(request.operator, request.target, "toy", source, header, "", Verification("not verified", "a toy"))
 
 
 class Format:

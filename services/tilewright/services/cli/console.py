@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-#: Width of tables that do not go to a terminal: wide enough that nothing is cut.
-PIPED_WIDTH = 160
+#: Width of what does not go to a terminal: wide enough that nothing is broken into lines.
+PIPED_WIDTH = 4096
 
 
 def console() -> Console:

@@ -90,11 +90,15 @@ class Supervisor:
     def _report(self, text: str) -> None:
         """Tell the log and everybody who watches a live run."""
         print(text, file=sys.stderr, flush=True)
-        for run in self._live:
+        task = asyncio.create_task(self._tell(text))
+        self._news.add(task)
+        task.add_done_callback(self._news.discard)
+
+    async def _tell(self, text: str) -> None:
+        await self._look()
+        for run in self._live | self._heard:
             subject, unique = event_subject(run, "run", "-", "log"), message_id(run, "-", 0, secrets.token_hex(8))
-            task = asyncio.create_task(self._bus.emit(subject, pack(Event(text=text), run), unique))
-            self._news.add(task)
-            task.add_done_callback(self._news.discard)
+            await self._bus.emit(subject, pack(Event(text=text), run), unique)
 
     async def _hear(self) -> None:
         """Start what a submitted run needs the moment it is submitted."""
