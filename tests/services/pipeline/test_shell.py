@@ -346,6 +346,7 @@ async def test_an_answer_that_vanished(bus: Bus, eventually: Eventually) -> None
         (subjects.done_subject("abc"), pack(Submit(REQUEST), "abc"), "expected task.outcome"),
         (subjects.done_subject("abc"), pack(Outcome("map", "done"), "abc", task="map-x"), "expected <stage>-<index>"),
     ],
+    ids=["garbage", "bad run id", "outcome on the submit subject", "wrong type", "submit on the done subject", "bad task id"],
 )
 async def test_messages_that_cannot_be_used_are_put_aside(bus: Bus, eventually: Eventually, subject: str, data: bytes, reason: str) -> None:
     async with Worker(bus), replica(bus):
