@@ -24,6 +24,8 @@ class Traffic:
     updates: list[list[Array]]
     #: Words of the written tensor that one instance is responsible for, per level.
     share: list[Array]
+    #: Reads, fills and updates of all instances together, where instances differ.
+    machine: tuple[list[list[Array]], list[list[Array]], list[list[Array]]] | None = None
 
 
 def account(

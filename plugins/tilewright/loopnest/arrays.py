@@ -60,6 +60,10 @@ class Namespace:
         """``table[order[k, b], b]`` for [A, B] arrays."""
         return np.take_along_axis(table, order, axis=0)
 
+    def places(self, order: Array) -> Array:
+        """The position of each dim in [A, B] orders."""
+        return np.argsort(order, axis=0)
+
     def table(self, values: list[int]) -> Array:
         """A small constant look-up table of counts."""
         return np.array(values, np.int64)

@@ -12,7 +12,8 @@ ACTIONS = ("read", "fill", "update")
 def block_accesses(nest: Nest, traffic: Traffic) -> list[list[list[Array]]]:
     """Block accesses over the machine: ``[level][tensor][read, fill, update]``, float64[B] each.
 
-    Words of one instance and the whole run are rounded up to blocks, then multiplied by the used instances. The
+    Words of one instance and the whole run (of the average one, where instances differ) are rounded up to blocks, then
+    multiplied by the used instances. The
     instances of a cluster share one access, as far as more instances are used than there are clusters.
     """
     xp = nest.xp
@@ -24,8 +25,14 @@ def block_accesses(nest: Nest, traffic: Traffic) -> list[list[list[Array]]]:
             copies = xp.minimum(copies, xp.floats(xp.full(clusters, nest.used[i])))
         row = []
         for t in range(len(nest.problem.tensors)):
-            words = (traffic.reads[i][t], traffic.fills[i][t], traffic.updates[i][t])
-            row.append([xp.floats(xp.blocks(each, level.block_words)) * copies for each in words])
+            if traffic.machine is None:
+                words = (traffic.reads[i][t], traffic.fills[i][t], traffic.updates[i][t])
+                row.append([xp.floats(xp.blocks(each, level.block_words)) * copies for each in words])
+            else:
+                totals = (rows[i][t] / nest.used[i] for rows in traffic.machine)
+                row.append(
+                    [xp.floats(xp.ceil(each / level.block_words)) * copies if level.block_words > 1 else each * copies for each in totals]
+                )
         result.append(row)
     return result
 

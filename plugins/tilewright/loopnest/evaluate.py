@@ -17,6 +17,7 @@ from .nest import Nest
 from .peers import Links
 from .traffic import delivered, multicast, tiles
 from .validity import Validity, check
+from .walk_traffic import settle, walk_traffic
 
 #: Mappings evaluated at once: what the caches hold.
 CHUNK = 2048
@@ -47,6 +48,8 @@ def compute(nest: Nest, keep: list[list[Array]], links: Links | None = None) -> 
 
 def move(nest: Nest, keep: list[list[Array]], links: Links | None = None) -> Traffic:
     """What is moved: this depends on the nest alone, not on sizes, bandwidths or prices of the architecture."""
+    if nest.problem.semantics == "walk":
+        return walk_traffic(nest, keep)
     tile = tiles(nest)
     return account(nest, tile, delivered(nest, tile), multicast(nest), keep, links)
 
@@ -125,6 +128,8 @@ def evaluate(batch: Batch) -> Evaluation:
 def figures(batch: Batch) -> tuple[Figures, Validity]:
     """The full figures of a batch (one chunk), for details."""
     nest = Nest.of_batch(batch)
+    if batch.problem.semantics == "walk":
+        nest = settle(nest)
     keep = [[np.ascontiguousarray(batch.keep[:, i, t]) for t in range(batch.keep.shape[2])] for i in range(batch.keep.shape[1])]
     links = Links(batch, nest) if batch.problem.conventions.peer_transfers else None
     return compute(nest, keep, links), check(batch, nest)

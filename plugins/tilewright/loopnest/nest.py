@@ -25,8 +25,10 @@ class Nest:
     spatial: list[Array]
     #: Dim at each temporal position, [A, B] each.
     order: list[Array]
-    #: Extent of each dim below a level's blocks, [A, B] each; one more than levels: ``below[i + 1]`` is the tile of level i.
+    #: Extent of each dim below a level's blocks, [A, B] each; one more than levels.
     below: list[Array]
+    #: Extent of each dim in the tile of a level, [A, B] each: ``below[i + 1]``, cut at the bounds.
+    tile: list[Array]
     #: Step of each temporal loop: extent of its dim inside of it, [A, B] each.
     step: list[Array]
     #: Used instances per level, [B] each.
@@ -52,7 +54,10 @@ class Nest:
             used.append(outside)
             outside = outside * product(xp, spatial[i])
             steps = steps * product(xp, temporal[i])
-        return cls(xp, problem, list(temporal), list(spatial), list(order), below, step, used[::-1], outside, steps)
+        tile = below[1:]
+        if problem.semantics == "walk" and not xp.real:
+            tile = [xp.minimum(each, problem.active_bounds[:, None]) for each in tile]
+        return cls(xp, problem, list(temporal), list(spatial), list(order), below, tile, step, used[::-1], outside, steps)
 
     @classmethod
     def of_batch(cls, batch: Batch) -> Nest:

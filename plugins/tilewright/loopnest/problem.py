@@ -46,6 +46,11 @@ class TensorShape:
         #: Dims that move sliding windows only.
         self.sliding = sorted(mixed - plain)
 
+    @property
+    def compact(self) -> bool:
+        """True when tiles that differ never share words and leave no gaps: every rank is one dim of its own."""
+        return not self.mixed and all(rank[0][1] == 1 for rank in self.ranks) and len(self.ranks) == len(self.dims)
+
     def groups(self) -> list[list[int]]:
         """Relevant dims, grouped so that dims of one rank are together."""
         groups: list[set[int]] = []
@@ -121,6 +126,12 @@ class Problem:
                     f"tensors.{name}: the written tensor has a rank that mixes the dims {mixed}, which the semantics 'timeloop' does not "
                     "define; use semantics 'walk' (or, for a transposed convolution, one operator per stride phase)"
                 )
+            for rank in self.shapes[self.output].ranks:
+                if rank[0][1] > 1:
+                    raise InvalidOperator(
+                        f"tensors.{name}: the written tensor has a stride of {rank[0][1]} along {self.dims[self.active[rank[0][0]]]}, "
+                        "which the semantics 'timeloop' does not define; use semantics 'walk'"
+                    )
         largest = self.largest_count
         if largest > LARGEST_COUNT:
             sizes = " x ".join(f"{dim.name}={dim.bound}" for dim in operator.dims)

@@ -21,7 +21,7 @@ from .problem import Problem
 Tensor = torch.Tensor
 
 
-class RealNamespace(Namespace):
+class _RealNamespace(Namespace):
     """Torch in double precision, with the relaxation of the module."""
 
     real = True
@@ -54,6 +54,9 @@ class RealNamespace(Namespace):
 
     def take_rows(self, table: Tensor, order: Tensor) -> Tensor:
         return torch.gather(table, 0, order)
+
+    def places(self, order: Tensor) -> Tensor:
+        return torch.argsort(order, dim=0)
 
     def table(self, values: list[int]) -> Tensor:
         return torch.tensor(values, dtype=torch.float64)
@@ -124,7 +127,7 @@ def evaluate_real(problem: Problem, temporal: Tensor, spatial: Tensor, order: An
         chosen = factors[:, :, active]
         integral &= (chosen.detach() == chosen.detach().round()).all(dim=2).all(dim=1)
         rows.append(torch.where(chosen.detach() > 1, chosen, 1.0).permute(1, 2, 0).contiguous())
-    nest = Nest.of(RealNamespace(integral), problem, rows[0], rows[1], order.permute(1, 2, 0).contiguous())
+    nest = Nest.of(_RealNamespace(integral), problem, rows[0], rows[1], order.permute(1, 2, 0).contiguous())
     levels, tensors = range(len(problem.levels)), range(len(problem.tensors))
     kept = [[keep[:, i, t].contiguous() for t in tensors] for i in levels]
     figures = compute(nest, kept)

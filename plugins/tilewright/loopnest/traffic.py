@@ -17,7 +17,7 @@ from .problem import TensorShape
 
 def tiles(nest: Nest) -> list[list[Array]]:
     """Words of the tile of each tensor at each level: ``[level][tensor]``, [B] each."""
-    return [[box(nest.xp, shape, nest.below[i + 1]) for shape in nest.problem.shapes] for i in range(len(nest.temporal))]
+    return [[box(nest.xp, shape, nest.tile[i]) for shape in nest.problem.shapes] for i in range(len(nest.temporal))]
 
 
 class Loops:
@@ -108,7 +108,7 @@ def _overlaps(
     """
     xp = nest.xp
     # Overlap of the tile with itself moved by the innermost moving loop.
-    lengths = [length for rank, length in zip(shape.ranks, extents(shape, nest.below[level + 1]), strict=True) if rank in shape.mixed]
+    lengths = [length for rank, length in zip(shape.ranks, extents(shape, nest.tile[level]), strict=True) if rank in shape.mixed]
     zero = xp.full(0, tile)
     earlier = nest.problem.conventions.release == "2022"
     direct = _moves_first(nest, loops, shape, level) if earlier else None
@@ -152,15 +152,15 @@ def multicast(nest: Nest) -> list[list[Array]]:
     for i in range(len(nest.spatial)):
         row = []
         for shape, groups in zip(nest.problem.shapes, grouped, strict=True):
-            distinct = nest.xp.full(1, nest.used_compute)
+            children = nest.xp.full(1, nest.used_compute)
             for group in groups:
-                distinct = distinct * _distinct(nest, i, shape, group)
-            row.append(distinct)
+                children = children * distinct(nest, i, shape, group)
+            row.append(children)
         result.append(row)
     return result
 
 
-def _distinct(nest: Nest, level: int, shape: TensorShape, group: list[int]) -> Array:
+def distinct(nest: Nest, level: int, shape: TensorShape, group: list[int]) -> Array:
     """Distinct displacements of the children along the ranks of one group of dims, [B]."""
     spatial = nest.spatial[level]
     if len(group) == 1 or (any(dim in shape.plain for dim in group) and len(group) == 2):

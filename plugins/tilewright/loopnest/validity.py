@@ -97,6 +97,8 @@ def _checks(batch: Batch, nest: Nest) -> Iterator[tuple[str, Excess]]:
     yield from _capacity(problem, needs)
     yield from _residence(batch)
     yield from _constraints(batch)
+    if problem.semantics == "walk" and batch.ragged is not None:
+        yield from _coincidences(batch, nest)
     if not problem.operator.is_contraction:
         yield "special-function unit: spatial loops", batch.spatial.max(axis=(1, 2)) - 1
 
@@ -175,6 +177,21 @@ def _residence(batch: Batch) -> Iterator[tuple[str, Excess]]:
         for t, tensor in enumerate(problem.tensors):
             if level.may_keep and not {tensor, base_name(tensor)} & set(level.may_keep):
                 yield f"{level.name} may not keep {tensor}: tensors", batch.keep[:, i, t]
+
+
+def _coincidences(batch: Batch, nest: Nest) -> Iterator[tuple[str, Excess]]:
+    """Windows of neighbours coincide when two dims of one rank are spatial in one block; with ragged loops that is not counted."""
+    problem = batch.problem
+    for t, shape in enumerate(problem.shapes):
+        if not shape.mixed:
+            continue
+        for i, name in enumerate(problem.levels):
+            over = np.zeros(len(batch), np.int64)
+            for group in shape.groups():
+                several = sum((nest.spatial[i][dim] > 1).astype(np.int64) for dim in group) > 1
+                ragged = sum(nest.below[-1][dim] != problem.active_bounds[dim] for dim in group) > 0
+                over = over | (several & ragged)
+            yield f"ragged spatial loops along one window of {problem.tensors[t]} below {name}: blocks", over
 
 
 def _constraints(batch: Batch) -> Iterator[tuple[str, Excess]]:
