@@ -19,23 +19,25 @@ HEALTHY = 10.0
 #: Seconds between SIGTERM and SIGKILL when a child is stopped.
 GRACE = 8.0
 
+#: ``prctl`` option that names the signal sent to a process when the thread that started it ends.
 _PR_SET_PDEATHSIG = 1
 #: How a pause between two lives is waited out.
 rest = asyncio.sleep
 
 
-def die_with_parent() -> Callable[[], None]:
-    """What a child runs before ``exec`` so that the kernel kills it when its parent dies (Linux; elsewhere it does nothing).
+def die_with_parent(number: signal.Signals) -> Callable[[], None]:
+    """What a child runs before ``exec`` so that the kernel sends it a signal when its parent dies (Linux; elsewhere nothing).
 
     The signal comes when the parent's *thread* that forked ends: fork from the main thread.
     """
     if sys.platform != "linux":
         return lambda: None
+    # Everything is looked up before the fork.
     prctl = ctypes.CDLL(None, use_errno=True).prctl
     parent = os.getpid()
 
     def before_exec() -> None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
         if os.getppid() != parent:  # it died in between
             os._exit(1)
 
@@ -70,7 +72,7 @@ class Child:
                     stdout=log,
                     stderr=log,
                     env=dict(self._environment),
-                    preexec_fn=die_with_parent(),
+                    preexec_fn=die_with_parent(signal.SIGKILL),
                 )
             code = await self._process.wait()
             if time.monotonic() - started > HEALTHY:

