@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from .arrays import Array
 from .nest import Nest
 from .peers import Links
+from .special import repeats
 from .traffic import compulsory
 
 
@@ -22,6 +23,8 @@ class Traffic:
     reads: list[list[Array]]
     fills: list[list[Array]]
     updates: list[list[Array]]
+    #: Asked of one instance by its children, whether or not the level keeps the tensor.
+    asked: list[list[Array]]
     #: Words of the written tensor that one instance is responsible for, per level.
     share: list[Array]
     #: Reads, fills and updates of all instances together, where instances differ.
@@ -49,8 +52,11 @@ def account(
     reads: list[list[Array]] = [[zero] * len(tensors) for _ in levels]
     fills: list[list[Array]] = [[zero] * len(tensors) for _ in levels]
     updates: list[list[Array]] = [[zero] * len(tensors) for _ in levels]
+    requests: list[list[Array]] = [[zero] * len(tensors) for _ in levels]
+    again = repeats(nest)
     for t in tensors:
-        demand = nest.steps
+        several = again if t != problem.output else None
+        demand = nest.steps if several is None else nest.steps * several[0]
         above = [keep[-1][t] & False] * len(keep)
         for i in reversed(levels[:-1]):
             above[i] = above[i + 1] | keep[i + 1][t]
@@ -60,7 +66,9 @@ def account(
             asked = distinct[i][t] * demand
             if links is not None:
                 asked = links.asked(i, t, asked)
-            fill = xp.where(here & above[i], delivered[i][t], zero)
+            requests[i][t] = asked
+            brought = delivered[i][t] if several is None else delivered[i][t] * several[i + 1]
+            fill = xp.where(here & above[i], brought, zero)
             if t != problem.output:
                 reads[i][t] = xp.where(here, asked, zero)
                 fills[i][t] = fill
@@ -80,8 +88,8 @@ def account(
                 if outputs == "accelforge":
                     updates[i][t] = xp.where(innermost, zero, updates[i][t])
                 innermost = innermost & ~here
-            demand = xp.where(here, delivered[i][t], asked)
-    return Traffic(tiles, delivered, distinct, reads, fills, updates, share)
+            demand = xp.where(here, brought, asked)
+    return Traffic(tiles, delivered, distinct, reads, fills, updates, requests, share)
 
 
 def shares(nest: Nest) -> list[Array]:

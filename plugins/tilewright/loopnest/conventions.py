@@ -21,8 +21,9 @@ class Conventions(msgspec.Struct, frozen=True):
     #: How the latency combines: ``overlapped``: the slowest resource;
     #: ``first-load``: compute, plus stalls, plus the first load that nothing hides, plus the fill of the array.
     latency: Literal["overlapped", "first-load"] = "overlapped"
-    #: ``systolic``: add the time to load weights into, fill and drain a weight-stationary array, per stationary tile.
-    array: Literal["none", "systolic"] = "none"
+    #: ``systolic``: add the time to load weights into, fill and drain a weight-stationary array, per stationary tile (SCALE-Sim);
+    #: ``systolic-prefetch``: the same with the weights loaded meanwhile.
+    array: Literal["none", "systolic", "systolic-prefetch"] = "none"
     #: Words that a neighbour received at the previous step come from it instead of the parent.
     peer_transfers: bool = False
 

@@ -46,9 +46,12 @@ def _cost(result: Figures, batch: Batch, b: int) -> Cost:
     compute = architecture.compute
     macs = problem.operator.macs
     cycles = int(result.cycles[b])
-    energy = [EnergyRow(compute.name, "compute", "", float(macs), prices.compute)]
+    if problem.operator.is_contraction:
+        energy = [EnergyRow(compute.name, "compute", "", float(macs), prices.compute)]
+    else:
+        energy = [EnergyRow("special-function unit", problem.operator.function, "", float(problem.operator.flops), prices.special)]
     traffic = []
-    latency = [LatencyRow(compute.name, int(result.nest.steps[b]))]
+    latency = [LatencyRow(energy[0].component, int(result.computing[b]))]
     area = [AreaRow(compute.name, prices.compute_area)]
     for i, level in enumerate(architecture.levels):
         each = (prices.read[i], prices.fill[i], prices.update[i])
@@ -64,9 +67,12 @@ def _cost(result: Figures, batch: Batch, b: int) -> Cost:
         if prices.leakage[i]:
             energy.append(EnergyRow(level.name, "leakage", "", float(result.leakage[i][b]) / prices.leakage[i], prices.leakage[i]))
         latency.append(LatencyRow(level.name, int(result.level_cycles[i][b])))
+        for tensor, travelled in zip(problem.tensors, result.hops.get(i, ()), strict=False):
+            energy.append(EnergyRow(f"{level.name} network", "hop", tensor, float(travelled[b]), prices.hop[i]))
         if i in result.network_cycles:
             latency.append(LatencyRow(f"{level.name} network", int(result.network_cycles[i][b])))
         area.append(AreaRow(level.name, prices.area[i]))
+    latency += [LatencyRow(name, int(extra[b])) for name, extra in result.extra_cycles]
     return Cost(
         model=model_name(problem),
         fidelity="analytical",

@@ -12,8 +12,9 @@ from .accesses import Traffic, account
 from .arrays import Array
 from .batch import Batch
 from .energy import block_accesses, leakage, storage_energy
-from .latency import level_cycles, network_cycles
+from .latency import compute_cycles, first_load, level_cycles
 from .nest import Nest
+from .network import crossing, hops, network_cycles
 from .peers import Links
 from .traffic import delivered, multicast, tiles
 from .validity import Validity, check
@@ -29,13 +30,20 @@ class Figures:
 
     nest: Nest
     traffic: Traffic
+    #: Cycles that computing takes, [B].
+    computing: Array
     #: Per level, [B] each.
     level_cycles: list[Array]
+    #: Of networks with a bandwidth, by level.
     network_cycles: dict[int, Array]
+    #: Named cycles that a convention adds to the slowest resource.
+    extra_cycles: list[tuple[str, Array]]
     #: [B].
     cycles: Array
     #: ``[level][tensor][action]``, [B] each.
     accesses: list[list[list[Array]]]
+    #: Words x hops of networks with a price, by level and tensor.
+    hops: dict[int, list[Array]]
     leakage: list[Array]
     #: pJ, [B].
     energy: Array
@@ -57,17 +65,30 @@ def move(nest: Nest, keep: list[list[Array]], links: Links | None = None) -> Tra
 def charge(nest: Nest, traffic: Traffic, keep: list[list[Array]]) -> Figures:
     """What the movement costs on the architecture of ``nest.problem``."""
     xp, problem = nest.xp, nest.problem
-    per_level = level_cycles(nest, traffic, keep)
-    per_network = network_cycles(nest, traffic)
-    cycles = nest.steps
-    for each in (*per_level, *per_network.values()):
+    operator, prices = problem.operator, problem.prices
+    words = crossing(nest, traffic, keep) if problem.has_networks else []
+    computing = compute_cycles(nest)
+    per_level = level_cycles(nest, traffic, computing)
+    per_network = network_cycles(nest, words) if words else {}
+    apart = problem.conventions.latency == "first-load"
+    cycles = computing
+    for each in (*(per_level[:-1] if apart else per_level), *per_network.values()):
         cycles = xp.maximum(cycles, each)
+    extra = first_load(nest, traffic, keep, cycles) if apart else []
+    for _, each in extra:
+        cycles = cycles + each
     accesses = block_accesses(nest, traffic)
+    travelled = hops(nest, traffic, words) if words else {}
     leaked = leakage(nest, cycles)
-    energy = storage_energy(nest, accesses) + problem.operator.macs * problem.prices.compute
+    energy = storage_energy(nest, accesses) + (
+        operator.macs * prices.compute if operator.is_contraction else operator.flops * prices.special
+    )
     for each in leaked:
         energy = energy + each
-    return Figures(nest, traffic, per_level, per_network, cycles, accesses, leaked, energy)
+    for level, row in travelled.items():
+        for each in row:
+            energy = energy + each * prices.hop[level]
+    return Figures(nest, traffic, computing, per_level, per_network, extra, cycles, accesses, travelled, leaked, energy)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ Whole nest, innermost first: spatial block of level 0, temporal block of level 0
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -37,6 +37,8 @@ class Nest:
     used_compute: Array
     #: Product of all temporal factors: compute cycles, [B].
     steps: Array
+    #: Units along X and along Y of each spatial block, [B] each; only in exact nests.
+    mesh: list[tuple[Array, Array]] = field(default_factory=list)
 
     @classmethod
     def of(cls, xp: Namespace, problem: Problem, temporal: Array, spatial: Array, order: Array) -> Nest:
@@ -72,7 +74,12 @@ class Nest:
             order = place[order]
             order = order[order >= 0].reshape(*order.shape[:2], len(active))
         temporal, spatial = (xp.maximum(factors, 1)[:, :, active].transpose(1, 2, 0).copy() for factors in (batch.temporal, batch.spatial))
-        return cls.of(xp, problem, temporal, spatial, order.transpose(1, 2, 0).copy())
+        nest = cls.of(xp, problem, temporal, spatial, order.transpose(1, 2, 0).copy())
+        if problem.needs_mesh:
+            on_y = batch.axis[:, :, active].transpose(1, 2, 0) != 0
+            along = (np.where(on_y, 1, spatial).prod(axis=1), np.where(on_y, spatial, 1).prod(axis=1))
+            return replace(nest, mesh=list(zip(*along, strict=True)))
+        return nest
 
 
 def product(xp: Namespace, rows: Array) -> Array:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilewright.protocol.architecture import Architecture, Constraints
-from tilewright.protocol.errors import InvalidArchitecture, InvalidOperator, suggest
+from tilewright.protocol.errors import InvalidArchitecture, InvalidInput, InvalidOperator, suggest
 from tilewright.protocol.workload import Operator
 
 from .conventions import TIMELOOP, Conventions
@@ -119,6 +119,8 @@ class Problem:
         operator, name = self.operator, self.operator.output
         if self.semantics not in ("timeloop", "walk"):
             raise InvalidOperator(f"semantics: {self.semantics!r}, expected 'timeloop' or 'walk'")
+        if self.semantics == "walk" and self.conventions.names and self.conventions.names != ("latency=first-load",):
+            raise InvalidInput(f"conventions: {', '.join(self.conventions.names)}: not defined for semantics 'walk'")
         if self.semantics == "timeloop":
             for rank in self.shapes[self.output].mixed:
                 mixed = " and ".join(self.dims[self.active[dim]] for dim, _ in rank)
@@ -148,6 +150,21 @@ class Problem:
         for constraint in self.constraints.levels:
             if constraint.level not in self.levels:
                 raise InvalidArchitecture(f"constraints: level {constraint.level!r} is unknown{suggest(constraint.level, self.levels)}")
+
+    def shares(self, level: int, tensor: int) -> bool:
+        """Can one transfer below a level serve several children: multicast of an operand, reduction of the written tensor?"""
+        network = self.architecture.levels[level].network
+        return network is None or (network.reduction if tensor == self.output else network.multicast)
+
+    @property
+    def has_networks(self) -> bool:
+        """Does any network have a bandwidth or a price?"""
+        return any(level.network and level.network.bandwidth is not None for level in self.architecture.levels) or any(self.prices.hop)
+
+    @property
+    def needs_mesh(self) -> bool:
+        """Does any figure depend on the mesh axes of spatial loops?"""
+        return self.conventions.latency == "first-load" or any(self.prices.hop)
 
     @property
     def largest_count(self) -> int:

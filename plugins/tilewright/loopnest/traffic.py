@@ -54,6 +54,15 @@ def delivered(nest: Nest, tile: list[list[Array]]) -> list[list[Array]]:
     return [[column[i] for column in columns] for i in range(len(tile))]
 
 
+def runs(nest: Nest, loops: Loops, shape: TensorShape) -> Array:
+    """How often a unit that holds one word of a tensor changes it, [B]: all loops from the innermost one that moves it outward."""
+    member = nest.xp.members(shape.dims, len(nest.problem.active))
+    repeats = nest.xp.full(1, loops.factor[0])
+    for position in reversed(range(len(loops.factor))):
+        repeats = nest.xp.where(member[loops.dim[position]], loops.outward[position], repeats)
+    return repeats
+
+
 def _delivered(nest: Nest, loops: Loops, shape: TensorShape, tile: list[Array]) -> list[Array]:
     """D of one tensor at each level."""
     xp, dims = nest.xp, len(nest.problem.active)
@@ -147,11 +156,15 @@ def _moves_first(nest: Nest, loops: Loops, shape: TensorShape, level: int) -> Ar
 
 def multicast(nest: Nest) -> list[list[Array]]:
     """G: children of a block with windows of their own, ``[level][tensor]``, [B] each. Children with one window share deliveries."""
-    grouped = [shape.groups() for shape in nest.problem.shapes]
+    problem = nest.problem
+    grouped = [shape.groups() for shape in problem.shapes]
     result = []
     for i in range(len(nest.spatial)):
         row = []
-        for shape, groups in zip(nest.problem.shapes, grouped, strict=True):
+        for t, (shape, groups) in enumerate(zip(problem.shapes, grouped, strict=True)):
+            if not problem.shares(i, t):
+                row.append(product(nest.xp, nest.spatial[i]))
+                continue
             children = nest.xp.full(1, nest.used_compute)
             for group in groups:
                 children = children * distinct(nest, i, shape, group)

@@ -15,7 +15,6 @@ import numpy as np
 from .accesses import Traffic, account
 from .arrays import Array
 from .nest import Nest
-from .problem import TensorShape
 from .traffic import distinct, multicast, tiles
 from .walk import DimWalk, Included, Walk
 
@@ -64,8 +63,8 @@ class _Account:
     def traffic(self) -> Traffic:
         """All rows."""
         nest = self.nest
-        tables = [[[self.zero for _ in self.tensors] for _ in self.levels] for _ in range(6)]
-        reads, fills, updates, all_reads, all_fills, all_updates = tables
+        tables = [[[self.zero for _ in self.tensors] for _ in self.levels] for _ in range(7)]
+        reads, fills, updates, all_reads, all_fills, all_updates, requests = tables
         shares = [self._share(level, _ones(nest)) for level in self.levels]
         delivered = [[self.zero for _ in self.tensors] for _ in self.levels]
         for t, shape in enumerate(nest.problem.shapes):
@@ -74,6 +73,7 @@ class _Account:
                 above = self._kept_above(p, t)
                 delivered[p][t] = Walk(nest, shape, p, _ones(nest)).delivered()
                 asked, all_asked = self._asked(t, p)
+                requests[p][t] = asked
                 fill = np.where(here & above, delivered[p][t], 0)
                 all_fill = np.where(here & above, Walk(nest, shape, p, nest.spatial).delivered(), 0)
                 if t != nest.problem.output:
@@ -87,7 +87,7 @@ class _Account:
                 fills[p][t] = np.where(here & above, fill - shares[p], 0)
                 all_fills[p][t] = np.where(here & above, all_fill - all_share, 0)
         machine = (all_reads, all_fills, all_updates)
-        return Traffic(tiles(nest), delivered, multicast(nest), reads, fills, updates, shares, machine)
+        return Traffic(tiles(nest), delivered, multicast(nest), reads, fills, updates, requests, shares, machine)
 
     def _kept_above(self, level: int, t: int) -> Array:
         above = self.zero > 0
@@ -104,7 +104,7 @@ class _Account:
             chosen = between if child < 0 else between & self.keep[child][t]
             if chosen.any():
                 for machine in (False, True):
-                    included, factor = self._below(shape, child, parent, machine)
+                    included, factor = self._below(t, child, parent, machine)
                     walk = Walk(self.nest, shape, child, included)
                     words = factor * (walk.delivered() if child >= 0 else walk.positions())
                     if machine:
@@ -115,9 +115,10 @@ class _Account:
                 between = between & ~self.keep[child][t]
         return one, everything
 
-    def _below(self, shape: TensorShape, child: int, parent: int, machine: bool) -> tuple[Included, Array]:
+    def _below(self, t: int, child: int, parent: int, machine: bool) -> tuple[Included, Array]:
         """Children that get deliveries of their own: those that differ in a dim of the tensor, and a factor for windows that coincide."""
         nest = self.nest
+        shape = nest.problem.shapes[t]
         included, factor = [], np.ones_like(nest.steps)
         for k in self.levels:
             if k > parent:
@@ -125,6 +126,9 @@ class _Account:
                 continue
             rows = np.ones_like(nest.spatial[k])
             if k > child:
+                if not nest.problem.shares(k, t):
+                    included.append(nest.spatial[k])
+                    continue
                 for group in shape.groups():
                     several = sum((nest.spatial[k][dim] > 1).astype(np.int64) for dim in group) > 1
                     for dim in group:
