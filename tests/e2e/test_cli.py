@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import fcntl
 import json
 import os
+import pty
+import re
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -160,6 +165,40 @@ def test_verbs_run_what_their_stage_needs(up: House) -> None:
         more = () if verb == "profile" else ("--mapper", "toy")
         assert list(last(up(verb, *common, *more))["stages"]) == stages
     assert list(last(up(*RUN, "--stages", "codesign", "--json"))["stages"]) == ["profile", "map", "codesign"]
+
+
+def on_terminal(house: House, *words: str, **environment: str) -> tuple[str, int]:
+    """What a command draws on a terminal of 140 columns, and its exit code."""
+    here, there = pty.openpty()
+    fcntl.ioctl(there, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 140, 0, 0))
+    kept = {name: value for name, value in house.environment.items() if name not in ("COLUMNS", "NO_COLOR", "TERM")}
+    process = subprocess.Popen([*MAIN, *words], env=kept | {"TERM": "xterm-256color"} | environment, stdout=there, stderr=there)
+    os.close(there)
+    drawn = b""
+    with contextlib.suppress(OSError):  # the terminal's end of file
+        while data := os.read(here, 65536):
+            drawn += data
+    os.close(here)
+    return drawn.decode(), process.wait(PATIENCE)
+
+
+def test_a_terminal_gets_a_live_tree_and_then_the_tables(up: House) -> None:
+    drawn, code = on_terminal(up, *MAP, "--seq", "17", "--mapper-option", "seconds=0.5")
+    assert code == 0
+    tree, _, tables = drawn.partition("Layers (figures of one occurrence)")
+    for words in ("toy-net on toy", "profile", "map-0", "layer0", "best ", "\x1b[2K"):
+        assert words in tree
+    assert "layer0" in tables and "Bottleneck" in tables and "\x1b[2K" not in tables
+    # The cursor is back.
+    assert drawn.count("\x1b[?25l") == drawn.count("\x1b[?25h")
+
+
+def test_no_color_means_no_colour(up: House) -> None:
+    up(*MAP, "--seq", "18")
+    colour = re.compile(r"\x1b\[[0-9;]*(3[0-7]|9[0-7]|38;[0-9;]+)m")
+    assert colour.search(on_terminal(up, "runs")[0])
+    assert not colour.search(on_terminal(up, "runs", NO_COLOR="1")[0])
+    assert "\x1b" not in up("runs").stdout
 
 
 def test_detach_then_attach(up: House) -> None:

@@ -7,12 +7,14 @@ import hashlib
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 import pytest
+import trustme
 from typer.testing import CliRunner, Result
 
 from tilewright.protocol.bootstrap import bootstrap
@@ -22,6 +24,7 @@ from tilewright.protocol.messages import Answer
 from tilewright.protocol.run import RunState, TaskRecord
 from tilewright.protocol.subjects import SUBMIT
 from tilewright.services.cli.app import app
+from tilewright.services.runtime.nats_server import binary
 from tilewright.services.runtime.results import ResultStore
 from tilewright.services.runtime.runs import Runs
 
@@ -224,6 +227,27 @@ def test_wrong_token(server: Do[Any], tmp_path: Path) -> None:
     result = tilewright("runs")
     assert result.exit_code == 5
     assert "the server refuses the token (authorization violation)" in result.stderr
+
+
+def test_an_untrusted_certificate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    certificate = trustme.CA().issue_cert("127.0.0.1")
+    certificate.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+    certificate.private_key_pem.write_to_path(tmp_path / "key.pem")
+    tls = {"cert_file": str(tmp_path / "cert.pem"), "key_file": str(tmp_path / "key.pem")}
+    (tmp_path / "server.conf").write_text(json.dumps({"host": "127.0.0.1", "port": -1, "ports_file_dir": str(tmp_path), "tls": tls}))
+    with subprocess.Popen([binary(), "--config", str(tmp_path / "server.conf")], stderr=subprocess.DEVNULL) as server:
+        ports = tmp_path / f"nats-server_{server.pid}.ports"
+        deadline = time.monotonic() + 20
+        while not (ports.exists() and ports.read_text().endswith("}")):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        port = json.loads(ports.read_text())["nats"][0].rpartition(":")[2]
+        monkeypatch.setenv("TILEWRIGHT_NATS_URL", f"tls://127.0.0.1:{port}")
+        result = tilewright("runs")
+        server.terminate()
+    assert result.exit_code == 5
+    assert "certificate is not trusted" in result.stderr and "TILEWRIGHT_NATS_CA" in result.stderr
+    assert result.stderr.count("\n") == 1
 
 
 def test_a_server_without_streams_names_the_command(server: Do[Any]) -> None:

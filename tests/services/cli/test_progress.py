@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 
 import pytest
 from rich.console import Console
@@ -10,8 +11,8 @@ from rich.console import Console
 from tilewright.protocol.messages import Event, Failure, RunRequest, pack
 from tilewright.protocol.run import RunState, StageState, packed
 from tilewright.protocol.subjects import EventKind, event_subject
-from tilewright.services.cli import views
-from tilewright.services.cli.live import tree
+from tilewright.services.cli import console, views
+from tilewright.services.cli.live import LiveView, tree
 from tilewright.services.cli.progress import Happening, Progress, as_json, read
 
 RUN = "01kb9a2c3d4e5f6g7h8j"
@@ -117,3 +118,41 @@ def test_json_is_the_message_of_the_bus() -> None:
 
 def test_what_a_newer_version_says_is_passed_over() -> None:
     assert read("tw.v1.evt.r.map.map-0.progress", b"\xc1", 1) is None
+
+
+def test_the_live_view_draws_notes_and_leaves_them_behind(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    out = io.StringIO()
+    monkeypatch.setattr(console, "console", lambda: Console(file=out, width=100, force_terminal=True, markup=False))
+    view = LiveView(RUN, "edp")
+    view.seen(None)
+    view.seen(RunState(RUN, RunRequest("bert-base", "gemmini", objective="latency"), stages=(StageState("map", 2),)))
+    view.heard(happening("map", "map-0", "partial", Event(figures={"cycles": 2e6})), "")
+    view.note("leaving")
+    view.close()
+    drawn = out.getvalue()
+    assert "bert-base on gemmini" in drawn and "map-0  best 2.00 Mcycles" in drawn and "leaving" in drawn
+    assert capsys.readouterr().err == "leaving\n"
+
+
+def test_plain_and_json_views_say_what_they_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    plain, as_lines = views.PlainView(RUN), views.JsonView()
+    for view in (plain, as_lines):
+        view.seen(RunState(RUN, RunRequest("m", "t")))
+        view.heard(happening("map", "-", "queued", Event(figures={"tasks": 9.0})), "a.subject")
+        view.heard(happening("map", "map-0", "progress", Event("working")), "a.subject")
+        view.note("a note")
+        view.close()
+    said = capsys.readouterr()
+    assert said.err == "a note\na note\n"
+    lines = said.out.splitlines()
+    assert lines[0].endswith(" s  map: 9 tasks")
+    assert [json.loads(line)["payload"] for line in lines[1:]] == [{"figures": {"tasks": 9.0}}, {"text": "working"}]
+
+
+def test_the_view_follows_where_the_output_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert isinstance(views.choose(RUN, None, json=True), views.JsonView)
+    assert isinstance(views.choose(RUN, None, json=False), views.PlainView)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    view = views.choose(RUN, RunRequest("m", "t"), json=False)
+    assert isinstance(view, LiveView)
+    view.close()
