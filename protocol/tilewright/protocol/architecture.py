@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Annotated
 
@@ -12,6 +11,8 @@ from .errors import InvalidArchitecture, suggest
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 NonNegative = Annotated[float, msgspec.Meta(ge=0)]
+#: Words per cycle; a bandwidth that is not limited is None, not 0.
+Bandwidth = Annotated[float, msgspec.Meta(gt=0)]
 
 
 class Estimator(msgspec.Struct, frozen=True):
@@ -49,7 +50,7 @@ class Network(msgspec.Struct, frozen=True, omit_defaults=True):
     """The interconnect between a level and its child level."""
 
     #: Words per cycle out of one parent instance; None: unlimited.
-    bandwidth: NonNegative | None = None
+    bandwidth: Bandwidth | None = None
     #: One word sent once can reach many children.
     multicast: bool = True
     #: Partial sums are added on the way up.
@@ -74,9 +75,9 @@ class Level(msgspec.Struct, frozen=True, omit_defaults=True):
     mesh_y: Positive = 1
     #: Instances that share one physical array (and one access).
     cluster_size: Positive = 1
-    read_bandwidth: NonNegative | None = None
-    write_bandwidth: NonNegative | None = None
-    shared_bandwidth: NonNegative | None = None
+    read_bandwidth: Bandwidth | None = None
+    write_bandwidth: Bandwidth | None = None
+    shared_bandwidth: Bandwidth | None = None
     #: 2: half of the capacity holds the next tile.
     multiple_buffering: Positive = 1
     #: Tensors that live here unless a mapping says otherwise.
@@ -138,6 +139,9 @@ class Architecture(msgspec.Struct, frozen=True, omit_defaults=True):
         parts: tuple[Compute | Level, ...] = (self.compute, *self.levels)
         inner = parts[0]
         for part in parts:
+            for field in ("instances", "mesh_x", "mesh_y"):
+                if getattr(part, field) < 1:
+                    raise InvalidArchitecture(f"{part.name}.{field}: {getattr(part, field)}, expected >= 1")
             if part.instances != part.mesh_x * part.mesh_y:
                 raise InvalidArchitecture(
                     f"{part.name}.instances: {part.instances}, expected mesh_x x mesh_y = {part.mesh_x * part.mesh_y}"
@@ -189,13 +193,23 @@ class Parameter(msgspec.Struct, frozen=True, omit_defaults=True):
     step: int = 1
     geometric: bool = False
 
+    def __post_init__(self) -> None:
+        if not self.low <= self.default <= self.high:
+            raise InvalidArchitecture(f"{self.name}.default: {self.default}, expected a value from {self.low} to {self.high}")
+        if self.step < 1 + self.geometric:
+            raise InvalidArchitecture(f"{self.name}.step: {self.step}, expected >= {1 + self.geometric}")
+        if self.geometric and self.low < 1:
+            raise InvalidArchitecture(f"{self.name}.low: {self.low}, expected >= 1 for a geometric parameter")
+
     @property
     def values(self) -> tuple[int, ...]:
         """All values, ascending."""
         if not self.geometric:
             return tuple(range(self.low, self.high + 1, self.step))
-        count = int(math.log(self.high / self.low, self.step) + 1e-9)
-        return tuple(self.low * self.step**i for i in range(count + 1))
+        values = [self.low]
+        while values[-1] * self.step <= self.high:
+            values.append(values[-1] * self.step)
+        return tuple(values)
 
 
 class DesignSpace(msgspec.Struct, frozen=True):

@@ -5,11 +5,14 @@ Rules of evolution: fields are only added, with defaults; unknown fields are ign
 
 from __future__ import annotations
 
+import functools
 from typing import Any, TypeVar
 
 import msgpack
 import msgspec
+import msgspec.structs
 
+from ._lengths import check_lengths
 from .errors import InvalidMessage
 
 T = TypeVar("T")
@@ -22,6 +25,8 @@ BLOB_THRESHOLD = 256 * 1024
 MAX_VALUE = 256 * 1024 * 1024
 #: Deepest nesting that is decoded.
 MAX_DEPTH = 32
+#: Elements that an array may announce before anything is known of the rest.
+BELIEVED = 4096
 
 
 def encode(value: Any) -> bytes:
@@ -30,13 +35,37 @@ def encode(value: Any) -> bytes:
 
 
 def canonical(value: Any) -> bytes:
-    """Bytes that depend on the value alone: sorted keys, defaults left out, numbers of the declared type."""
-    plain = msgspec.to_builtins(value, builtin_types=(bytes,))
+    """Bytes that depend on the value alone: sorted keys, defaults left out, numbers of the declared type. `decode` reads them.
+
+    (`encode` leaves out a default only where it is the very same object, so equal values may differ in it.)
+    """
     if isinstance(value, msgspec.Struct):
-        plain = msgspec.to_builtins(msgspec.convert(plain, type(value)), builtin_types=(bytes,), order="sorted")
-    else:
-        plain = msgspec.to_builtins(plain, builtin_types=(bytes,), order="sorted")
-    return bytes(msgpack.packb(plain, use_bin_type=True))
+        value = msgspec.convert(_plain(value, defaults=True), type(value))
+    return bytes(msgpack.packb(_plain(value, defaults=False), use_bin_type=True))
+
+
+def _plain(value: Any, *, defaults: bool) -> Any:
+    """Builtins with sorted keys; fields at their default are kept or left out by equality."""
+    if isinstance(value, msgspec.Struct):
+        fields = _fields(type(value))
+        if type(value).__struct_config__.array_like:
+            return [_plain(getattr(value, name), defaults=defaults) for name, _ in fields]
+        found = {name: getattr(value, name) for name, default in fields if defaults or getattr(value, name) != default}
+        return {name: _plain(found[name], defaults=defaults) for name in sorted(found)}
+    if isinstance(value, dict):
+        return {key: _plain(value[key], defaults=defaults) for key in sorted(value)}
+    if isinstance(value, list | tuple):
+        return [_plain(item, defaults=defaults) for item in value]
+    return value
+
+
+@functools.cache
+def _fields(kind: type[msgspec.Struct]) -> tuple[tuple[str, Any], ...]:
+    """Name and default (`msgspec.NODEFAULT` when it is required) of each field."""
+    return tuple(
+        (field.name, field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory())
+        for field in msgspec.structs.fields(kind)
+    )
 
 
 def decode(data: bytes, kind: type[T], *, limit: int = MAX_MESSAGE) -> T:
@@ -44,20 +73,23 @@ def decode(data: bytes, kind: type[T], *, limit: int = MAX_MESSAGE) -> T:
     if len(data) > limit:
         raise InvalidMessage(f"message of {len(data)} bytes, expected at most {limit}")
     try:
-        # Lengths inside of the data can promise no more than there are bytes.
-        plain = msgpack.unpackb(
-            data,
-            raw=False,
-            strict_map_key=True,
-            max_str_len=len(data),
-            max_bin_len=len(data),
-            max_array_len=len(data),
-            max_map_len=len(data),
-            max_ext_len=0,
-        )
-    except Exception as error:
-        raise InvalidMessage(f"not MessagePack: {type(error).__name__}: {error}") from error
+        plain = _unpack(data)
+    except (ValueError, RecursionError) as error:
+        raise InvalidMessage(f"not MessagePack: {error or 'nests too deep'}") from error
     return typed(plain, kind)
+
+
+def _unpack(data: bytes) -> Any:
+    """Builtins. The unpacker makes room for as many elements as an array says it has, at every level, before it sees them:
+    short arrays are safe to believe, longer ones are looked at first."""
+    limits = {"max_str_len": len(data), "max_bin_len": len(data), "max_map_len": len(data), "max_ext_len": 0}
+    try:
+        return msgpack.unpackb(data, raw=False, strict_map_key=True, max_array_len=min(len(data), BELIEVED), **limits)
+    except ValueError as error:
+        if len(data) <= BELIEVED or "max_array_len" not in str(error):
+            raise
+    check_lengths(data)
+    return msgpack.unpackb(data, raw=False, strict_map_key=True, max_array_len=len(data), **limits)
 
 
 def typed(plain: Any, kind: type[T]) -> T:
@@ -66,10 +98,8 @@ def typed(plain: Any, kind: type[T]) -> T:
         raise InvalidMessage(f"message nests deeper than {MAX_DEPTH} levels")
     try:
         return msgspec.convert(plain, kind)
-    except InvalidMessage:
-        raise
-    except (msgspec.ValidationError, ValueError) as error:
-        raise InvalidMessage(f"{kind.__name__}: {error}") from error
+    except msgspec.ValidationError as error:
+        raise InvalidMessage(f"{getattr(kind, '__name__', kind)}: {error}") from error
 
 
 def _depth(plain: Any) -> int:

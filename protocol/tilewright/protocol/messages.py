@@ -8,7 +8,7 @@ from typing import Any, Literal
 import msgspec
 
 from .architecture import Architecture, Constraints, DesignSpace
-from .codec import decode, encode, typed
+from .codec import MAX_MESSAGE, decode, encode, typed
 from .cost import Cost, Infeasible, Objective, Schedule
 from .design import Design, ScheduledTask
 from .errors import InvalidMessage
@@ -289,9 +289,12 @@ class UnknownMessage(InvalidMessage):
 
 
 def pack(payload: msgspec.Struct, run: str, *, task: str = "", generation: int = 0, deadline: float = 0.0) -> bytes:
-    """Wrap and encode a message."""
+    """Wrap and encode a message; `InvalidMessage` when it is larger than any reader accepts (`codec.MAX_MESSAGE`)."""
     kind = _KINDS[type(payload)]
-    return encode(Envelope(kind, MESSAGES[kind][1], run, payload, task, generation, time.time(), deadline))
+    data = encode(Envelope(kind, MESSAGES[kind][1], run, payload, task, generation, time.time(), deadline))
+    if len(data) > MAX_MESSAGE:
+        raise InvalidMessage(f"{kind} of {len(data)} bytes, expected at most {MAX_MESSAGE}: its large parts travel as blobs")
+    return data
 
 
 def unpack(data: bytes) -> tuple[Envelope, Any]:

@@ -140,6 +140,8 @@ class Operator(msgspec.Struct, frozen=True, omit_defaults=True):
             if tensor.bits < 1:
                 raise InvalidOperator(f"tensors.{tensor.name}.bits: {tensor.bits}, expected >= 1")
             for rank in tensor.ranks:
+                if rank.extent is not None and rank.extent < 1:
+                    raise InvalidOperator(f"tensors.{tensor.name}: extent {rank.extent}, expected >= 1 (is the padding too large?)")
                 for term in rank.terms:
                     if term.dim not in names:
                         raise InvalidOperator(f"tensors.{tensor.name}: dim {term.dim!r} is not one of {names}")
