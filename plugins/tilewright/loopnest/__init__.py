@@ -5,6 +5,7 @@ from .conventions import TIMELOOP, Conventions
 from .costing import VERSION, cost, costs, model_name
 from .estimators import ESTIMATORS, Prices
 from .evaluate import Evaluation, evaluate
+from .explain import Explanation, explain
 from .pool import Pool
 from .problem import Problem, Semantics, default_keep
 from .validity import Validity, check, reasons, violations
@@ -16,6 +17,7 @@ __all__ = [
     "Batch",
     "Conventions",
     "Evaluation",
+    "Explanation",
     "Pool",
     "Prices",
     "Problem",
@@ -26,6 +28,7 @@ __all__ = [
     "costs",
     "default_keep",
     "evaluate",
+    "explain",
     "model_name",
     "reasons",
     "violations",

@@ -18,9 +18,10 @@ class Conventions(msgspec.Struct, frozen=True):
     #: ``zigzag``: every accumulation reads and writes, and draining reads;
     #: ``accelforge``: one access per accumulation next to the compute; elsewhere as ``timeloop`` plus a read per drained word.
     outputs: Literal["timeloop", "zigzag", "accelforge"] = "timeloop"
-    #: How the latency combines: ``overlapped``: the slowest resource;
+    #: How the latency combines: ``overlapped``: the slowest resource, in the reference tool's double-rounded arithmetic;
+    #: ``roofline``: the slowest resource, every one with its own words over bandwidth rounded up once (AccelForge);
     #: ``first-load``: compute, plus stalls, plus the first load that nothing hides, plus the fill of the array.
-    latency: Literal["overlapped", "first-load"] = "overlapped"
+    latency: Literal["overlapped", "roofline", "first-load"] = "overlapped"
     #: ``systolic``: add the time to load weights into, fill and drain a weight-stationary array, per stationary tile (SCALE-Sim);
     #: ``systolic-prefetch``: the same with the weights loaded meanwhile.
     array: Literal["none", "systolic", "systolic-prefetch"] = "none"

@@ -40,30 +40,35 @@ def stationary(problem: Problem) -> int:
 
 
 def level_cycles(nest: Nest, traffic: Traffic, computing: Array) -> list[Array]:
-    """Cycles that each level needs at its bandwidths, [B] each.
+    """Cycles that each level needs at its bandwidths, [B] each; as many as computing takes for a level without any.
 
     In the reference tool's order of operations, so that its double roundings are reproduced: demands in words per
     cycle and instance, the tightest ratio of bandwidth to demand, then the compute cycles divided by that slowdown.
     """
     xp = nest.xp
     steps = xp.floats(computing)
+    exact = nest.problem.conventions.latency == "roofline"
     cycles = []
     for i, level in enumerate(nest.problem.architecture.levels):
         if level.read_bandwidth is None and level.write_bandwidth is None and level.shared_bandwidth is None:
             cycles.append(computing)
             continue
+        scale = 0.0 * steps + 1.0 if exact else steps
         read = write = 0.0 * steps
         for t in range(len(nest.problem.tensors)):
-            read = read + traffic.reads[i][t] / steps
-            write = write + (traffic.fills[i][t] + traffic.updates[i][t]) / steps
+            read = read + traffic.reads[i][t] / scale
+            write = write + (traffic.fills[i][t] + traffic.updates[i][t]) / scale
+        ports = (level.read_bandwidth, read), (level.write_bandwidth, write), (level.shared_bandwidth, read + write)
+        limits = [(bandwidth, demand) for bandwidth, demand in ports if bandwidth is not None]
+        if exact:
+            busy = 0 * computing
+            for bandwidth, words in limits:
+                busy = xp.maximum(busy, xp.ceil(words / bandwidth))
+            cycles.append(busy)
+            continue
         slowdown = 0.0 * steps + 1.0
-        for bandwidth, demand in (
-            (level.read_bandwidth, read),
-            (level.write_bandwidth, write),
-            (level.shared_bandwidth, read + write),
-        ):
-            if bandwidth is not None:
-                slowdown = xp.minimum(slowdown, xp.ratio(bandwidth, demand))
+        for bandwidth, demand in limits:
+            slowdown = xp.minimum(slowdown, xp.ratio(bandwidth, demand))
         cycles.append(xp.ceil(steps / slowdown))
     return cycles
 

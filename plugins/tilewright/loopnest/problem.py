@@ -119,8 +119,9 @@ class Problem:
         operator, name = self.operator, self.operator.output
         if self.semantics not in ("timeloop", "walk"):
             raise InvalidOperator(f"semantics: {self.semantics!r}, expected 'timeloop' or 'walk'")
-        if self.semantics == "walk" and self.conventions.names and self.conventions.names != ("latency=first-load",):
-            raise InvalidInput(f"conventions: {', '.join(self.conventions.names)}: not defined for semantics 'walk'")
+        undefined = [name for name in self.conventions.names if not name.startswith("latency=")]
+        if self.semantics == "walk" and undefined:
+            raise InvalidInput(f"conventions: {', '.join(undefined)}: not defined for semantics 'walk'")
         if self.semantics == "timeloop":
             for rank in self.shapes[self.output].mixed:
                 mixed = " and ".join(self.dims[self.active[dim]] for dim, _ in rank)
