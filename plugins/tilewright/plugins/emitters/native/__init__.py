@@ -1,0 +1,82 @@
+"""Native kernels: C for matrix products and convolutions, generated from the target's instruction library in milliseconds.
+
+The register tile is scheduled in named steps (`schedule`), every instruction is found by unification with its semantics
+(`unify`) and proven against its C template (`prove`), cache blocks come from an analytical model (`tiles`), and every
+kernel is compiled and compared with a float64 evaluation of its operator over all edges (`verify`).
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from tilewright.protocol.errors import InvalidInput
+from tilewright.protocol.kernel import InstructionLibrary, Kernel
+from tilewright.protocol.keys import content_key
+from tilewright.protocol.plugin import Context, EmitRequest
+
+from .operands import product_of
+from .plan import Plan
+from .schedule import STEPS, Tile, check
+from .source import generate
+from .tiles import choose_blocks, choose_tile, edges
+from .verify import verify
+
+__all__ = ["Native"]
+
+
+class Native:
+    """The native emitter."""
+
+    targets: ClassVar[tuple[str, ...]] = ("avx2",)
+    uses: ClassVar[tuple[str, ...]] = ("targets:avx2",)
+    options: ClassVar[dict[str, str]] = {
+        "tile": "register tile as ROWSxCOLUMNS, e.g. 8x8; default: the one with the fewest modelled cycles"
+    }
+
+    def emit(self, request: EmitRequest, ctx: Context) -> Kernel:
+        """Generate the kernel of a contraction and verify it where a compiler and the CPU allow."""
+        library = _library(request.target, ctx)
+        plan = self.plan(request, library)
+        code = generate(plan)
+        bits = request.operator.tensor(request.operator.output).bits
+        notes = () if bits == 32 else (f"computes in f32; the operator's words have {bits} bits",)
+        lanes = library.lanes["f32"]
+        return Kernel(
+            operator=request.operator,
+            target=request.target,
+            name=plan.name,
+            source=code.source,
+            header=code.header,
+            test=code.test,
+            verification=verify(plan.name, code, library),
+            steps=tuple(f"{step}: {what}" for step, what in STEPS.items()),
+            tiles=tuple((tile.rows, tile.columns(lanes)) for tile in edges(plan.tile) if not tile.masked),
+            notes=notes,
+        )
+
+    def plan(self, request: EmitRequest, library: InstructionLibrary) -> Plan:
+        """Name, register tile and cache blocks for a request."""
+        product = product_of(request.operator)
+        tile = _tile(str(request.options["tile"]), library) if "tile" in request.options else choose_tile(product.shape, library)
+        check(tile, library)
+        blocks = choose_blocks(product.shape, tile, library)
+        m, n, k = product.shape
+        key = content_key((request.operator, request.target, request.options))[:8]
+        return Plan(f"tw_{request.target}_{m}x{n}x{k}_{key}", product, tile, blocks, library)
+
+
+def _library(target: str, ctx: Context) -> InstructionLibrary:
+    """The instructions of any target that offers them."""
+    offers = getattr(ctx.plugin("targets", target), "instructions", None)
+    if offers is None:
+        raise InvalidInput(f"target: {target!r} has no instruction library, expected one of {', '.join(Native.targets)}")
+    library: InstructionLibrary = offers()
+    return library
+
+
+def _tile(text: str, library: InstructionLibrary) -> Tile:
+    lanes = library.lanes["f32"]
+    rows, _, columns = text.partition("x")
+    if not (rows.isdigit() and columns.isdigit()) or int(columns) % lanes:
+        raise InvalidInput(f"options.tile: {text!r}, expected ROWSxCOLUMNS with columns a multiple of {lanes}")
+    return Tile(int(rows), int(columns) // lanes)

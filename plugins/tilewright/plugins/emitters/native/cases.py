@@ -1,0 +1,80 @@
+"""A kernel's self-contained C test: its tables, and the sizes that reach every edge."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import product as combinations
+
+from tilewright.protocol.workload import INPUTS, OUTPUTS, WEIGHTS
+
+from .layout import RankTable, extents, tables
+from .plan import Plan, fill
+
+
+def test(plan: Plan) -> str:
+    """The C test of a kernel."""
+    product, operator = plan.product, plan.product.operator
+    cases = list(_cases(plan))
+    gemm, call = "", ""
+    if product.is_matrix_product:
+        gemm = fill("gemm_test.c", {"NAME": plan.name})
+        rows, columns = plan.tile.rows, plan.tile.columns(plan.lanes)
+        call = f"""    for (ptrdiff_t m = 1; m <= {rows + 1} && !failed; ++m)
+        for (ptrdiff_t n = 1; n <= {columns + 1} && !failed; ++n)
+            for (ptrdiff_t k = 0; k <= 5 && !failed; k += 5) failed |= run_gemm(m, n, k, n % 3, (int)(m + n) % 2);
+    failed = failed || run_gemm({3 * rows + 1}, {3 * columns + 3}, 67, 5, 1);"""
+    blocks = plan.blocks
+    small_rows, small_depth = min(blocks.rows, plan.tile.rows + 1), min(blocks.depth, 5)
+    variants = [
+        f"{{{blocks.rows}, {blocks.depth}, 0, {int(blocks.pack_b)}}}",
+        f"{{{small_rows}, {small_depth}, 1, 1}}",
+        f"{{{small_rows}, {small_depth}, 0, 0}}",
+    ]
+    return fill(
+        "test.c",
+        {
+            "NAME": plan.name,
+            "DIMS": len(operator.dims),
+            "RANKS": max(len(tensor.ranks) for tensor in operator.tensors),
+            "CASES": len(cases),
+            "BOUNDS": ", ".join("{" + ", ".join(map(str, case)) + "}" for case in cases),
+            "VARIANTS": ", ".join(variants),
+            "INPUTS": _tensor_literal(tables(operator, INPUTS)),
+            "WEIGHTS": _tensor_literal(tables(operator, WEIGHTS)),
+            "OUTPUTS": _tensor_literal(tables(operator, OUTPUTS)),
+            "GEMM_TEST": gemm,
+            "GEMM_CALL": call,
+        },
+    )
+
+
+def _tensor_literal(ranks: list[RankTable]) -> str:
+    steps = ", ".join("{" + ", ".join(map(str, table.steps)) + "}" for table in ranks)
+    offsets, beyond = ", ".join(str(t.offset) for t in ranks), ", ".join(str(t.beyond) for t in ranks)
+    return f"{{{len(ranks)}, {{{steps}}}, {{{offsets}}}, {{{beyond}}}}}"
+
+
+def _cases(plan: Plan) -> Iterable[tuple[int, ...]]:
+    """Bounds that reach every edge kernel: all row and column remainders of the innermost row and column dims.
+
+    Other dims take 1, 2 or 3 in turn; windows keep their size, so that padding and strides stay as they are.
+    """
+    product, operator = plan.product, plan.product.operator
+    rows = [*range(1, plan.tile.rows + 1), 2 * plan.tile.rows + 1]
+    columns = [*range(1, plan.tile.columns(plan.lanes) + 1), 2 * plan.tile.columns(plan.lanes) + 3]
+    windows = {term.dim for t in operator.tensors for rank in t.ranks if len(rank.terms) > 1 for term in rank.terms} & set(product.depth)
+    for number, (m, n) in enumerate(combinations(rows if product.rows else [1], columns if product.columns else [1])):
+        bounds = []
+        for position, dim in enumerate(operator.dims):
+            if dim.bound == 1 or dim.name in windows:
+                bounds.append(dim.bound)
+            elif dim.name in product.rows[-1:]:
+                bounds.append(m)
+            elif dim.name in product.columns[-1:]:
+                bounds.append(n)
+            else:
+                most = 7 if dim.name in product.depth else 2
+                bounds.append(1 + (number + position) % most)
+        sized = dict(zip(operator.bounds, bounds, strict=True))
+        if all(extent >= 1 for t in operator.tensors for extent in extents(operator, t.name, sized)):
+            yield tuple(bounds)

@@ -1,0 +1,97 @@
+"""Which register tile, and which cache blocks: the analytical choices that need no measurement.
+
+Cache blocks follow T. M. Low et al., "Analytical Modeling Is Enough for High-Performance BLIS" (TOMS 2016): per level one
+way is left for the operand that streams by, the other ways are shared by the two that stay in proportion to their size.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from tilewright.protocol.kernel import Cache, InstructionLibrary
+
+from .schedule import Tile
+
+#: Cycles of one kernel call that do not scale with depth: call, loop entry, pipeline fill.
+_CALL_CYCLES = 20.0
+#: Loads issued per cycle.
+_LOADS = 2.0
+WORD_BYTES = 4
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Rows of A kept in the L2 cache, depth of one pass, and whether operands are copied into contiguous panels."""
+
+    rows: int
+    depth: int
+    pack_a: bool
+    pack_b: bool
+
+
+def largest_tiles(library: InstructionLibrary, widest: int = 4) -> Iterator[Tile]:
+    """For 1 to `widest` vectors, the tile with the most rows that fits the registers."""
+    file = library.register_file("vector")
+    count = file.count if file else 0
+    for vectors in range(1, widest + 1):
+        rows = max((rows for rows in range(1, count) if Tile(rows, vectors).registers <= count), default=0)
+        if rows:
+            yield Tile(rows, vectors)
+
+
+def edges(tile: Tile) -> Iterator[Tile]:
+    """The tile and all smaller ones, each with whole vectors and with a partial last one."""
+    for rows in range(tile.rows, 0, -1):
+        for vectors in range(tile.vectors, 0, -1):
+            yield Tile(rows, vectors)
+            yield Tile(rows, vectors, masked=True)
+
+
+def cycles(rows: int, vectors: int, depth: int, library: InstructionLibrary) -> float:
+    """Cycles of one kernel call: multiply-add throughput, its latency where too few are in flight, or loads."""
+    fma = next(each for each in library.instructions if "fma" in each.semantics)
+    step = max(rows * vectors / fma.per_cycle, float(fma.latency), (rows + vectors) / _LOADS)
+    return depth * step + rows * vectors + _CALL_CYCLES
+
+
+def balanced(total: int, most: int) -> dict[int, int]:
+    """`total` in as few pieces of at most `most` as possible, sizes differing by at most one: {size: how many}."""
+    count = -(-total // most)
+    small, larger = divmod(total, count)
+    return {size: times for size, times in ((small + 1, larger), (small, count - larger)) if times}
+
+
+def choose_tile(shape: tuple[int, int, int], library: InstructionLibrary) -> Tile:
+    """The tile with the fewest modelled cycles for (rows, columns, depth); the squarest of equals."""
+    m, n, k = shape
+    vectors = math.ceil(n / library.lanes["f32"])
+
+    def total(tile: Tile) -> float:
+        return sum(
+            row_times * column_times * cycles(rows, width, k, library)
+            for rows, row_times in balanced(m, tile.rows).items()
+            for width, column_times in balanced(vectors, tile.vectors).items()
+        )
+
+    return min(largest_tiles(library), key=lambda tile: (total(tile), tile.rows + tile.vectors * library.lanes["f32"]))
+
+
+def _stay(cache: Cache, stays: int, streams: int) -> int:
+    """Largest count of vectors of `stays` words that stay in a cache while ones of `streams` words pass (Low et al., section 4)."""
+    ways = math.floor((cache.ways - 1) / (1 + streams / stays))
+    bytes_per_way = cache.sets * cache.line_bytes
+    if ways >= 1:
+        return ways * bytes_per_way // (stays * WORD_BYTES)
+    return max(1, (cache.ways - 2) * bytes_per_way // (streams * WORD_BYTES))
+
+
+def choose_blocks(shape: tuple[int, int, int], tile: Tile, library: InstructionLibrary) -> Blocks:
+    """Blocks for (rows, columns, depth): a panel of B stays in L1, a block of A in L2, each clipped to the problem."""
+    m, n, k = shape
+    columns = tile.columns(library.lanes["f32"])
+    first, second = library.caches[0], library.caches[1]
+    depth = min(k, _stay(first, columns, tile.rows))
+    rows = min(m, max(tile.rows, _stay(second, depth, columns)))
+    return Blocks(rows, depth, pack_a=False, pack_b=m > tile.rows and n > columns)

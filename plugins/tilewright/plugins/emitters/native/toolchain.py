@@ -1,0 +1,106 @@
+"""Compiles and runs C programs, in a folder of their own, by argument lists only."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from tilewright.protocol.kernel import InstructionLibrary, Toolchain
+
+#: Seconds a compiler or a test program may take.
+LIMIT_S = 120
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A toolchain whose compiler (and runner, and headers) are on this machine."""
+
+    toolchain: Toolchain
+    compiler: str
+
+    @property
+    def name(self) -> str:
+        """What the compiler says it is, e.g. ``gcc 12.2.0``."""
+        return _version(self.compiler)
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Why a library's programs cannot be built or run here."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a program did; `returncode` is None when it could not be built."""
+
+    returncode: int | None
+    output: bytes
+    error: str
+
+
+def find(library: InstructionLibrary) -> Ready | Missing:
+    """The first usable toolchain of a library with its first compiler on PATH, or what is missing."""
+    every = ready(library)
+    if every:
+        return every[0]
+    return Missing("; ".join(dict.fromkeys(_lack(toolchain) for toolchain in library.toolchains)) or "no toolchain")
+
+
+def ready(library: InstructionLibrary) -> list[Ready]:
+    """Every usable (toolchain, compiler) of a library."""
+    return [
+        Ready(toolchain, compiler)
+        for toolchain in library.toolchains
+        if not _lack(toolchain)
+        for compiler in toolchain.compilers
+        if shutil.which(compiler)
+    ]
+
+
+def _lack(toolchain: Toolchain) -> str:
+    """What a toolchain lacks here; empty when nothing."""
+    if platform.machine() not in toolchain.machines:
+        return f"{toolchain.name} programs do not run on {platform.machine()}"
+    if not any(map(shutil.which, toolchain.compilers)):
+        return f"no C compiler ({', '.join(toolchain.compilers)})"
+    if toolchain.runner and not shutil.which(toolchain.runner[0]):
+        return f"no {toolchain.runner[0]}"
+    return next((f"no {header}" for header in toolchain.needs if not Path(header).exists()), "")
+
+
+@cache
+def _version(compiler: str) -> str:
+    text = subprocess.run([compiler, "--version"], capture_output=True, text=True, timeout=LIMIT_S, check=False, env=_environment()).stdout
+    version = re.search(r"\b\d+\.\d+\.\d+", text)
+    return f"{Path(compiler).name} {version[0] if version else ''}".strip()
+
+
+def build_and_run(
+    ready: Ready, files: Mapping[str, str], main: tuple[str, ...], stdin: bytes = b"", flags: tuple[str, ...] = ()
+) -> Outcome:
+    """Write `files` into a temporary folder, compile those of `main` into one program and run it there."""
+    with tempfile.TemporaryDirectory(prefix="tilewright-kernel-") as folder:
+        for name, text in files.items():
+            Path(folder, name).write_text(text)
+        command = [ready.compiler, *ready.toolchain.flags, *flags, "-I", folder, *main, "-o", "program", "-lm"]
+        built = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=LIMIT_S, check=False, env=_environment())
+        if built.returncode:
+            return Outcome(None, b"", built.stderr)
+        program = [*ready.toolchain.runner, str(Path(folder, "program"))]
+        ran = subprocess.run(program, cwd=folder, input=stdin, capture_output=True, timeout=LIMIT_S, check=False, env=_environment())
+        return Outcome(ran.returncode, ran.stdout, ran.stderr.decode(errors="replace"))
+
+
+def _environment() -> dict[str, str]:
+    """The little a compiler needs; nothing else of ours is passed on."""
+    return {name: os.environ[name] for name in ("PATH", "TMPDIR", "HOME") if name in os.environ} | {"LC_ALL": "C"}
