@@ -303,13 +303,16 @@ class Workload(msgspec.Struct, frozen=True, omit_defaults=True):
     ) -> Workload:
         """Build from (module, operator) pairs in execution order; equal operators are stored once."""
         index: dict[Operator, int] = {}
-        nodes = []
-        seen: dict[str, int] = {}
+        nodes: dict[str, Node] = {}
+        repeats: dict[str, int] = {}
         for module, operator in items:
             at = index.setdefault(operator, len(index))
-            repeat = seen[module] = seen.get(module, -1) + 1
-            nodes.append(Node(id=f"{module}#{repeat}" if repeat else module, operator=at, module=module))
-        return cls(name=name, operators=tuple(index), nodes=tuple(nodes), edges=tuple(edges), parameters=parameters, source=source)
+            node = module
+            while node in nodes:
+                repeats[module] = repeats.get(module, 0) + 1
+                node = f"{module}#{repeats[module]}"
+            nodes[node] = Node(id=node, operator=at, module=module)
+        return cls(name=name, operators=tuple(index), nodes=tuple(nodes.values()), edges=tuple(edges), parameters=parameters, source=source)
 
     @property
     def tasks(self) -> tuple[Task, ...]:
