@@ -244,6 +244,11 @@ class Mapspace:
                 factors[:, slot] = np.where(batch.axis[:, level] == kind - X, batch.spatial[:, level], 1)
         return Points(factors, np.asarray(batch.order), np.asarray(batch.keep))
 
+    def complete(self, points: Points) -> Bools:
+        """``bool[B]``: the factors of every dim multiply to its bound."""
+        whole: Bools = (points.factors.prod(axis=1) == self.problem.bounds).all(axis=1)
+        return whole
+
     def share(self, points: Points, index: int, of: int) -> Bools:
         """``bool[B]``: the points of share `index` of `of` disjoint shares of the mapspace (by a fixed sum over the factors)."""
         weights = np.arange(1, self.allowed.size + 1).reshape(self.allowed.shape)

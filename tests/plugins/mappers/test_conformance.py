@@ -19,3 +19,7 @@ class TestCosa(MapperConformance):
 class TestCosaPaper(MapperConformance):
     name = "cosa"
     options: ClassVar[Options] = {"constants": "paper", "solver": "cbc"}
+
+
+class TestPolish(MapperConformance):
+    name = "polish"
