@@ -322,6 +322,20 @@ def test_a_killed_supervisor_leaves_no_process_and_the_next_command_goes_on(hous
     assert last(done)["status"] == "done"
 
 
+def test_who_watches_starts_the_next_supervisor(house: House) -> None:
+    with house.started(*MAP, "--mapper-option", "seconds=2", "--json") as watching:
+        first_event(watching, "started")
+        record = house.folder.record
+        assert record is not None
+        os.kill(record.pid, signal.SIGKILL)
+        assert watching.stdout is not None
+        lines = [json.loads(line) for line in watching.stdout]
+        assert watching.wait(PATIENCE) == 0
+    assert lines[-1]["status"] == "done"
+    sequences = [line["sequence"] for line in lines[:-1]]
+    assert len(sequences) == len(set(sequences))
+
+
 def test_a_killed_service_comes_back(house: House) -> None:
     with house.started(*MAP, "--mapper-option", "seconds=1", "--json") as watching:
         first_event(watching, "started")

@@ -129,6 +129,7 @@ def test_the_live_view_draws_notes_and_leaves_them_behind(monkeypatch: pytest.Mo
     view.heard(happening("map", "map-0", "partial", Event(figures={"cycles": 2e6})), "")
     view.note("leaving")
     view.close()
+    view.close()
     drawn = out.getvalue()
     assert "bert-base on gemmini" in drawn and "map-0  best 2.00 Mcycles" in drawn and "leaving" in drawn
     assert capsys.readouterr().err == "leaving\n"
@@ -141,6 +142,7 @@ def test_plain_and_json_views_say_what_they_are_told(capsys: pytest.CaptureFixtu
         view.heard(happening("map", "-", "queued", Event(figures={"tasks": 9.0})), "a.subject")
         view.heard(happening("map", "map-0", "progress", Event("working")), "a.subject")
         view.note("a note")
+        view.close()
         view.close()
     said = capsys.readouterr()
     assert said.err == "a note\na note\n"
@@ -156,3 +158,16 @@ def test_the_view_follows_where_the_output_goes(monkeypatch: pytest.MonkeyPatch)
     view = views.choose(RUN, RunRequest("m", "t"), json=False)
     assert isinstance(view, LiveView)
     view.close()
+
+
+def test_one_failure_of_many_tasks_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    view = views.PlainView(RUN)
+    for stage, task, message in (
+        ("map", "map-0", "killed"),
+        ("map", "map-1", "killed"),
+        ("map", "map-2", "late"),
+        ("kernel", "kernel-0", "killed"),
+    ):
+        view.heard(happening(stage, task, "error", Event(failure=Failure("crash", message))), "")
+    said = [line.partition(" s  ")[2] for line in capsys.readouterr().out.splitlines()]
+    assert said == ["map-0: failed: killed", "map-2: failed: late", "kernel-0: failed: killed"]

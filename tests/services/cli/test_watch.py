@@ -79,7 +79,7 @@ async def test_every_event_is_told_once_and_in_order(acted: Acted, eventually: E
     view = Noted()
     other = Acted(acted.bus)
     await acted.tell("0")
-    following = asyncio.create_task(Follower(acted.bus, acted.run, view.heard, view.seen).until_end())
+    following = asyncio.create_task(Follower(acted.run, view.heard, view.seen).until_end(acted.bus))
     await eventually(lambda: view.told == ["0"])
     assert set(view.states) == {"none"}
     await acted.put()
@@ -97,7 +97,7 @@ async def test_an_event_of_the_run_is_a_reason_to_look_at_once(
 ) -> None:
     monkeypatch.setattr(follow, "LOOK", 3600.0)
     view = Noted()
-    following = asyncio.create_task(Follower(acted.bus, acted.run, view.heard, view.seen).until_end())
+    following = asyncio.create_task(Follower(acted.run, view.heard, view.seen).until_end(acted.bus))
     await eventually(lambda: view.states)
     await acted.put(status="failed")
     await acted.tell("failed", "run", "-", "state")
@@ -110,7 +110,7 @@ async def test_messages_that_cannot_be_read_are_passed_over(acted: Acted) -> Non
     await acted.bus.publish(event_subject(acted.run, "map", "map-0", "progress"), b"\xc1", message_id(acted.run, "x", 0, "progress"))
     await acted.tell("readable")
     await acted.put(status="done")
-    await Follower(acted.bus, acted.run, view.heard, view.seen).until_end()
+    await Follower(acted.run, view.heard, view.seen).until_end(acted.bus)
     assert view.told == ["readable"]
 
 
@@ -118,7 +118,7 @@ async def test_ctrl_c_once_leaves_the_run_alone(acted: Acted, eventually: Eventu
     monkeypatch.setattr(running, "SECOND_THOUGHT", 0.05)
     view = Noted()
     await acted.put()
-    watching = asyncio.create_task(Watch(acted.bus, acted.run, view).until_end())
+    watching = asyncio.create_task(Watch(acted.run, view).until_end(acted.bus))
     await eventually(lambda: view.states)
     os.kill(os.getpid(), signal.SIGINT)
     async with asyncio.timeout(20):
@@ -134,7 +134,7 @@ async def test_ctrl_c_twice_cancels(acted: Acted, eventually: Eventually, monkey
     monkeypatch.setattr(running, "SECOND_THOUGHT", 60.0)
     view = Noted()
     await acted.put()
-    watching = asyncio.create_task(Watch(acted.bus, acted.run, view).until_end())
+    watching = asyncio.create_task(Watch(acted.run, view).until_end(acted.bus))
     await eventually(lambda: view.states)
     os.kill(os.getpid(), signal.SIGINT)
     await eventually(lambda: len(view.notes) == 1)
@@ -152,7 +152,7 @@ async def test_a_run_that_ends_while_the_user_thinks_is_shown(
     monkeypatch.setattr(follow, "LOOK", 0.01)
     view = Noted()
     await acted.put()
-    watching = asyncio.create_task(Watch(acted.bus, acted.run, view).until_end())
+    watching = asyncio.create_task(Watch(acted.run, view).until_end(acted.bus))
     await eventually(lambda: view.states)
     os.kill(os.getpid(), signal.SIGINT)
     await eventually(lambda: view.notes)
@@ -165,7 +165,7 @@ async def test_a_run_that_ends_while_the_user_thinks_is_shown(
 async def test_a_run_that_nobody_takes_up_is_said_to_wait(acted: Acted, eventually: Eventually, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(running, "UNHEARD", 0.01)
     view = Noted()
-    watching = asyncio.create_task(Watch(acted.bus, acted.run, view).until_end())
+    watching = asyncio.create_task(Watch(acted.run, view).until_end(acted.bus))
     await eventually(lambda: view.notes)
     assert view.notes == [f"no pipeline answers on this server: run {acted.run} waits in the queue until one starts"]
     await acted.put(status="done")
@@ -178,7 +178,7 @@ async def test_a_busy_pipeline_is_not_missing(acted: Acted, eventually: Eventual
     monkeypatch.setattr(follow, "LOOK", 0.01)
     await acted.bus.serve_info("pipeline", {}, dict)
     view = Noted()
-    watching = asyncio.create_task(Watch(acted.bus, acted.run, view).until_end())
+    watching = asyncio.create_task(Watch(acted.run, view).until_end(acted.bus))
     await acted.bus.services(timeout=0.5)
     await acted.put(status="done")
     async with asyncio.timeout(20):

@@ -12,12 +12,14 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import psutil
 import pytest
 
 from tilewright.protocol.bus import Bus, BusSettings
 from tilewright.protocol.errors import NoConnection
 from tilewright.protocol.subjects import RUNS_BUCKET
+from tilewright.services.runtime import embedded
 from tilewright.services.runtime.embedded import Membership, Record, StateFolder, join, stop
 
 PATIENCE = 30.0
@@ -173,3 +175,22 @@ def test_a_half_written_or_foreign_record_is_none(folder: StateFolder) -> None:
     for text in ("", "{", '{"pid": "x"}'):
         (folder.path / "embedded.json").write_text(text)
         assert folder.record is None
+
+
+def test_another_installation_gets_its_own_services_unless_these_are_in_use(folder: StateFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    with join(folder) as member:
+        pid = record(folder).pid
+        monkeypatch.setattr(embedded, "installation", lambda: "tilewright 9 elsewhere")
+        with pytest.raises(NoConnection, match=r"are those of tilewright .*, and in use; stop them with `tilewright down`"):
+            join(folder)
+    folder.stay = True
+    with pytest.raises(NoConnection, match="in use"):
+        join(folder)
+    folder.stay = False
+    # Now the supervisor that is there is the other one's.
+    monkeypatch.undo()
+    changed = msgspec.structs.replace(record(folder), installation="tilewright 9 elsewhere")
+    folder.announce(changed)
+    with join(folder) as again:
+        assert record(folder).pid != pid
+        assert again.settings.token != member.settings.token

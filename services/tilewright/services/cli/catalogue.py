@@ -50,9 +50,11 @@ def inspect(kind: Kind, name: str) -> tuple[str, str]:
     """Load a plugin: why it cannot be used (empty when it can), and what it offers."""
     try:
         plugin = registry.load(kind, name)
-        models = getattr(plugin, "models", None)
-        words = list(models()) if models is not None else []
-        words += [f"{option}=" for option in getattr(plugin, "options", {})]
+        words = [f"{option}=" for option in getattr(plugin, "options", {})]
+        if kind == "frontends":
+            words = [*plugin.models(), *words]
+        if kind == "targets":
+            words = [f"{parameter.name}={parameter.default}" for parameter in plugin.design_space().parameters]
     except TilewrightError as error:
         return str(error), ""
     except (Exception, SystemExit) as error:

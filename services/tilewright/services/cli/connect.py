@@ -11,7 +11,7 @@ from tilewright.protocol.bus import Bus, BusSettings
 from tilewright.protocol.errors import NoConnection
 
 from ..runtime import settings as runtime_settings
-from ..runtime.embedded import StateFolder, join
+from ..runtime.embedded import Membership, StateFolder, join
 
 T = TypeVar("T")
 
@@ -19,6 +19,8 @@ T = TypeVar("T")
 NAME = "tilewright-cli"
 #: Times that an embedded server which does not answer is tried: it may just be restarting.
 ATTEMPTS = 3
+#: Seconds between two looks at whether the supervisor lives.
+LOOK = 0.5
 
 
 def is_local() -> bool:
@@ -31,16 +33,39 @@ def state_folder() -> StateFolder:
     return StateFolder(Path(runtime_settings.load().state))
 
 
-def talk(work: Callable[[Bus], Awaitable[T]]) -> T:
+class SupervisorDied(NoConnection):
+    """The embedded supervisor was killed, and its server with it."""
+
+
+def talk(work: Callable[[Bus], Awaitable[T]], *, resumes: bool = False) -> T:
     """Do some work on a connection; `NoConnection` says why there is none.
 
-    While the work lasts we count as a client of the embedded supervisor, so it stays.
+    While the work lasts we count as a client of the embedded supervisor, so it stays. Work that `resumes` is called again,
+    on a new supervisor, when the old one was killed.
     """
     settings = runtime_settings.load()
     if settings.nats_url:
         return asyncio.run(_with_bus(settings.bus(NAME), 1, work))
-    with join(StateFolder(Path(settings.state))) as member:
-        return asyncio.run(_with_bus(member.settings, ATTEMPTS, work))
+    folder = StateFolder(Path(settings.state))
+    while True:
+        with join(folder) as member:
+            try:
+                return asyncio.run(_while_supervised(folder, member, work) if resumes else _with_bus(member.settings, ATTEMPTS, work))
+            except SupervisorDied:
+                continue
+
+
+async def _while_supervised(folder: StateFolder, member: Membership, work: Callable[[Bus], Awaitable[T]]) -> T:
+    """Do the work, or give it up with `SupervisorDied` as soon as there is nobody to do it with."""
+    working = asyncio.create_task(_with_bus(member.settings, ATTEMPTS, work))
+    while not working.done():
+        await asyncio.wait([working], timeout=LOOK)
+        record = folder.record
+        if not working.done() and (record is None or record.url != member.settings.url or not folder.supervised):
+            working.cancel()
+            await asyncio.wait([working])
+            raise SupervisorDied(f"the supervisor of {folder.path} was killed")
+    return working.result()
 
 
 async def _with_bus(settings: BusSettings, attempts: int, work: Callable[[Bus], Awaitable[T]]) -> T:

@@ -18,30 +18,32 @@ LOOK = 1.0
 
 
 class Follower:
-    """Tells `heard` of every event of a run, in order and once, and `seen` of every state that is looked up."""
+    """Tells `heard` of every event of a run, in order and once, and `seen` of every state that is looked up.
 
-    def __init__(self, bus: Bus, run: str, heard: Callable[[Happening, str], None], seen: Callable[[RunState | None], None]) -> None:
-        self._bus = bus
+    It may go on with another connection where one was lost.
+    """
+
+    def __init__(self, run: str, heard: Callable[[Happening, str], None], seen: Callable[[RunState | None], None]) -> None:
         self._run = run
         self._heard = heard
         self._seen = seen
         self._last = 0
         self._look = asyncio.Event()
 
-    async def until_end(self) -> RunState:
+    async def until_end(self, bus: Bus) -> RunState:
         """The final state."""
-        reader = asyncio.create_task(self._read(follow=True))
+        reader = asyncio.create_task(self._read(bus, follow=True))
         try:
-            state = await self._watch(reader)
+            state = await self._watch(bus, reader)
         finally:
             reader.cancel()
             await asyncio.wait([reader])
         # What was said before the end and not yet delivered.
-        await self._read(follow=False)
+        await self._read(bus, follow=False)
         return state
 
-    async def _watch(self, reader: asyncio.Task[None]) -> RunState:
-        bucket = await self._bus.bucket(RUNS_BUCKET)
+    async def _watch(self, bus: Bus, reader: asyncio.Task[None]) -> RunState:
+        bucket = await bus.bucket(RUNS_BUCKET)
         while True:
             state = await state_of(bucket, self._run)
             self._seen(state)
@@ -54,8 +56,8 @@ class Follower:
             if reader.done():
                 reader.result()
 
-    async def _read(self, *, follow: bool) -> None:
-        async with aclosing(self._bus.events(events_of(self._run), start=self._last + 1, follow=follow)) as events:
+    async def _read(self, bus: Bus, *, follow: bool) -> None:
+        async with aclosing(bus.events(events_of(self._run), start=self._last + 1, follow=follow)) as events:
             async for event in events:
                 self._last = event.sequence
                 happening = read(event.subject, event.data, event.sequence)

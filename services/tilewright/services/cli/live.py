@@ -52,7 +52,8 @@ class LiveView:
     def close(self) -> None:
         """Leave the terminal as it was, and the notes on it."""
         self._live.stop()
-        for text in self._notes:
+        notes, self._notes = self._notes, []
+        for text in notes:
             console.note(text)
 
     def _draw(self) -> RenderableType:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
 import typer
 
 from tilewright.protocol.bus import Bus
 from tilewright.protocol.errors import InvalidInput
+from tilewright.protocol.keys import new_run_id
 from tilewright.protocol.run import RunState
 from tilewright.protocol.subjects import PIPELINE
 
@@ -36,65 +37,76 @@ def start(said: RunOptions, stages: Sequence[Stage]) -> None:
     for name in ("model", "target"):
         if not getattr(said, name):
             raise InvalidInput(f"{name}: missing, expected {'a model' if name == 'model' else '--target'}")
-    local = connect.is_local()
-    asked = request.build(said, parse.stages(said.stages) if said.stages else tuple(stages), local=local)
+    asked = request.build(said, parse.stages(said.stages) if said.stages else tuple(stages), local=connect.is_local())
+    run = new_run_id()
 
-    async def work(bus: Bus) -> int:
-        run = await submit(bus, asked)
-        if said.detach:
-            console.json_line({"run": run}) if said.json else console.line(run)
-            return 0
-        return await watch(bus, run, views.choose(run, asked, json=said.json), json=said.json)
+    async def ask(bus: Bus) -> None:
+        await submit(bus, asked, run)
 
-    raise typer.Exit(connect.talk(work))
+    if said.detach:
+        connect.talk(ask)
+        console.json_line({"run": run}) if said.json else console.line(run)
+        return
+    _watch(run, views.choose(run, asked, json=said.json), ask, json=said.json)
 
 
 def attach(word: str, *, json: bool) -> None:
     """Watch a run that exists."""
 
+    async def find(bus: Bus) -> str:
+        return await look.resolve(bus, word)
+
+    async def ask(bus: Bus) -> None:
+        """It was asked for already."""
+
+    run = connect.talk(find)
+    _watch(run, views.choose(run, None, json=json), ask, json=json)
+
+
+def _watch(run: str, view: views.View, ask: Callable[[Bus], Awaitable[None]], *, json: bool) -> None:
+    """Ask for a run, watch it until it ends or the user leaves it, show what came out, and leave with its exit code."""
+    watch = Watch(run, view)
+
     async def work(bus: Bus) -> int:
-        run = await look.resolve(bus, word)
-        return await watch(bus, run, views.choose(run, None, json=json), json=json)
-
-    raise typer.Exit(connect.talk(work))
-
-
-async def watch(bus: Bus, run: str, view: views.View, *, json: bool) -> int:
-    """Watch a run until it ends or the user leaves it; shows what came out and returns the exit code."""
-    try:
-        state = await Watch(bus, run, view).until_end()
-    finally:
+        await ask(bus)
+        state = await watch.until_end(bus)
         view.close()
-    if state is None:
+        if state is not None:
+            return await look.conclude(bus, run, json=json)
         if json:
             console.json_line({"run": run, "status": "running", "detached": True})
         return 0
-    return await look.conclude(bus, run, json=json)
+
+    try:
+        code = connect.talk(work, resumes=True)
+    finally:
+        view.close()
+    raise typer.Exit(code)
 
 
 class Watch:
     """Follows a run and listens for Ctrl-C: once leaves the run alone, twice cancels it."""
 
-    def __init__(self, bus: Bus, run: str, view: views.View) -> None:
-        self._bus = bus
+    def __init__(self, run: str, view: views.View) -> None:
         self._run = run
         self._view = view
+        self._follower = Follower(run, view.heard, self._seen)
         self._taken_up = asyncio.Event()
-        self._pressed: asyncio.Queue[None] = asyncio.Queue()
 
-    async def until_end(self) -> RunState | None:
-        """The final state, or None when the user has left."""
+    async def until_end(self, bus: Bus) -> RunState | None:
+        """The final state, or None when the user has left. It may be called again, with another bus, when a connection was lost."""
+        pressed: asyncio.Queue[None] = asyncio.Queue()
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGINT, self._pressed.put_nowait, None)
-        following = asyncio.create_task(Follower(self._bus, self._run, self._view.heard, self._seen).until_end())
-        unheard = asyncio.create_task(self._say_when_unheard())
+        loop.add_signal_handler(signal.SIGINT, pressed.put_nowait, None)
+        following = asyncio.create_task(self._follower.until_end(bus))
+        unheard = asyncio.create_task(self._say_when_unheard(bus))
         try:
-            if await self._press(following, None):
+            if await _press(pressed, following, None):
                 again = f"`tilewright attach {self._run}` watches it again"
                 self._view.note(f"leaving run {self._run} to itself: {again}; Ctrl-C within {SECOND_THOUGHT:g} s cancels it")
-                if await self._press(following, SECOND_THOUGHT):
+                if await _press(pressed, following, SECOND_THOUGHT):
                     self._view.note(f"cancelling run {self._run}")
-                    await request_cancel(self._bus, self._run)
+                    await request_cancel(bus, self._run)
                     await asyncio.wait([following], timeout=CANCEL_PATIENCE)
             return following.result() if following.done() else None
         finally:
@@ -103,22 +115,25 @@ class Watch:
                 task.cancel()
             await asyncio.wait([following, unheard])
 
-    async def _press(self, following: asyncio.Task[RunState], timeout: float | None) -> bool:
-        """True when Ctrl-C comes before the end of the run and of the time."""
-        press = asyncio.create_task(self._pressed.get())
-        done, _ = await asyncio.wait([press, following], timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-        press.cancel()
-        return press in done and following not in done
-
     def _seen(self, state: RunState | None) -> None:
         if state is not None:
             self._taken_up.set()
         self._view.seen(state)
 
-    async def _say_when_unheard(self) -> None:
+    async def _say_when_unheard(self, bus: Bus) -> None:
         try:
             async with asyncio.timeout(UNHEARD):
                 await self._taken_up.wait()
         except TimeoutError:
-            if not any(service.name.endswith(PIPELINE) for service in await self._bus.services()):
+            if not any(service.name.endswith(PIPELINE) for service in await bus.services()):
                 self._view.note(f"no pipeline answers on this server: run {self._run} waits in the queue until one starts")
+
+
+async def _press(pressed: asyncio.Queue[None], following: asyncio.Task[RunState], timeout: float | None) -> bool:
+    """True when Ctrl-C comes before the end of the run and of the time."""
+    press = asyncio.create_task(pressed.get())
+    try:
+        done, _ = await asyncio.wait([press, following], timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        press.cancel()
+    return press in done and following not in done

@@ -26,7 +26,7 @@ class View(Protocol):
         """Something that we have to say ourselves."""
 
     def close(self) -> None:
-        """Nothing follows."""
+        """Nothing follows. It may be said twice."""
 
 
 class JsonView:
@@ -53,11 +53,16 @@ class PlainView:
     def __init__(self, run: str) -> None:
         self._progress = Progress(run)
         self._began = time.monotonic()
+        self._failures: set[tuple[str, str]] = set()
 
     def heard(self, happening: Happening, subject: str) -> None:
-        """Say it in a line, if at all."""
+        """Say it in a line, if at all; one failure of many tasks is said once."""
         self._progress.see(happening)
         text = told(happening, self._progress)
+        if happening.kind == "error" and happening.event.failure is not None:
+            failure = (happening.stage, happening.event.failure.message)
+            text = "" if failure in self._failures else text
+            self._failures.add(failure)
         if text:
             console.line(f"{time.monotonic() - self._began:7.1f} s  {text}")
 

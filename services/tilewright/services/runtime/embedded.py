@@ -21,6 +21,8 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
+from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -42,8 +44,13 @@ class Record(msgspec.Struct, frozen=True):
     pid: int
     url: str
     token: str
-    #: Version of the installation that the services run.
-    version: str
+    #: What the services run: see `installation`.
+    installation: str
+
+
+def installation() -> str:
+    """This installation: services of another one may lack the plugins that were looked up here."""
+    return f"tilewright {version('tilewright')} in {sys.prefix}"
 
 
 class StateFolder:
@@ -147,19 +154,27 @@ class Membership:
 def join(folder: StateFolder, *, patience: float = PATIENCE) -> Membership:
     """Join the supervisor of a folder, starting one if there is none; `NoConnection` says why it could not be."""
     until = time.monotonic() + patience
-    lock = _take_share(folder, until)
-    try:
-        while True:
-            if not folder.supervised:
-                _start(folder, until)
-            record = folder.record
-            # A living supervisor without a record is on its way up; with a foreign one, its predecessor was killed.
-            if record is not None and folder.supervised and _alive(record.pid):
+    while True:
+        with ExitStack() as held:
+            lock = _take_share(folder, until)
+            held.callback(os.close, lock)
+            record = _reach(folder, until)
+            if record.installation == installation():
+                held.pop_all()
                 return Membership(BusSettings(url=record.url, token=record.token, name="tilewright-cli"), lock)
-            _wait(until, f"the supervisor of {folder.path} does not come up; see {folder.logs / 'supervisor.log'}")
-    except BaseException:
-        os.close(lock)
-        raise
+        _replace(folder, record, until)
+
+
+def _reach(folder: StateFolder, until: float) -> Record:
+    """The record of the supervisor that lives, started if there is none."""
+    while True:
+        if not folder.supervised:
+            _start(folder, until)
+        record = folder.record
+        # A living supervisor without a record is on its way up; with a foreign one, its predecessor was killed.
+        if record is not None and folder.supervised and _alive(record.pid):
+            return record
+        _wait(until, f"the supervisor of {folder.path} does not come up; see {folder.logs / 'supervisor.log'}")
 
 
 def stop(folder: StateFolder, *, patience: float = PATIENCE) -> bool:
@@ -169,11 +184,26 @@ def stop(folder: StateFolder, *, patience: float = PATIENCE) -> bool:
     asked = False
     while folder.supervised:
         record = folder.record
-        if record is not None and not asked and _alive(record.pid):
-            os.kill(record.pid, signal.SIGTERM)
-            asked = True
+        if record is not None and not asked:
+            asked = _terminate(record.pid)
         _wait(until, f"the supervisor of {folder.path} does not leave; see {folder.logs / 'supervisor.log'}")
     return asked
+
+
+def _replace(folder: StateFolder, record: Record, until: float) -> None:
+    """Make the supervisor of another installation leave, unless somebody needs it; live runs go on with the next one."""
+    lock = None if folder.stay else folder.lock_clients(shared=False)
+    if lock is None:
+        raise NoConnection(
+            f"the services of {folder.path} are those of {record.installation}, and in use; "
+            "stop them with `tilewright down`, or set TILEWRIGHT_STATE to a folder of your own"
+        )
+    try:
+        _terminate(record.pid)
+        while folder.supervised:
+            _wait(until, f"the supervisor of {folder.path} does not leave; see {folder.logs / 'supervisor.log'}")
+    finally:
+        os.close(lock)
 
 
 def _take_share(folder: StateFolder, until: float) -> int:
@@ -193,8 +223,15 @@ def _alive(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:
-        return True
+    return True
+
+
+def _terminate(pid: int) -> bool:
+    """Ask a process to end; False when it has ended already."""
+    try:
+        os.kill(pid, signal.SIGTERM)
+    except ProcessLookupError:
+        return False
     return True
 
 

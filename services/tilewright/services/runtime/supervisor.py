@@ -14,7 +14,6 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable
-from importlib.metadata import version
 from pathlib import Path
 
 from tilewright.protocol.bootstrap import bootstrap
@@ -27,7 +26,7 @@ from tilewright.protocol.subjects import PIPELINE, RUN_STREAM, SERVICES, STAGES,
 
 from . import settings as runtime_settings
 from .children import Child
-from .embedded import POLL, Record, StateFolder
+from .embedded import POLL, Record, StateFolder, installation
 from .nats_server import NatsServer, StoreInUse
 from .runs import Runs
 
@@ -187,7 +186,7 @@ async def supervise(folder: StateFolder, ready: Callable[[], None]) -> None:
             loop = asyncio.get_running_loop()
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, supervisor.leaving.set)
-            folder.announce(Record(os.getpid(), settings.url, settings.token, version("tilewright")))
+            folder.announce(Record(os.getpid(), settings.url, settings.token, installation()))
             ready()
             await supervisor.run()
     finally:
