@@ -71,9 +71,12 @@ def load(kind: Kind, name: str) -> Any:
     try:
         factory = getattr(importlib.import_module(module), attribute)
         plugin = factory()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise BrokenPlugin(f"{kind[:-1]} {ref.id}: {type(error).__name__}: {error}") from error
     interface, methods = INTERFACES[kind]
+    for attribute in interface.__annotations__:
+        if not hasattr(plugin, attribute):
+            raise BrokenPlugin(f"{kind[:-1]} {ref.id}: has no class attribute {attribute!r}")
     for method in methods:
         _check_method(ref, interface, plugin, method)
     return plugin
@@ -88,7 +91,7 @@ def _check_method(ref: PluginRef, interface: type, plugin: Any, method: str) -> 
     positional = [p.name for p in arguments if p.kind is p.POSITIONAL_OR_KEYWORD]
     try:
         inspect.signature(implementation).bind(*positional)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise BrokenPlugin(f"{ref.kind[:-1]} {ref.id}: {method}() does not accept {positional}: {error}") from error
 
 
@@ -121,9 +124,16 @@ def uses(ref: PluginRef) -> tuple[PluginRef, ...]:
     module, _, attribute = ref.value.partition(":")
     try:
         declared = getattr(getattr(importlib.import_module(module), attribute), "uses", ())
-    except Exception as error:
+        return tuple(_used(item) for item in declared)
+    except (Exception, SystemExit) as error:
         raise BrokenPlugin(f"{ref.kind[:-1]} {ref.id}: {type(error).__name__}: {error}") from error
-    return tuple(find(*item.split(":", 1)) for item in declared)
+
+
+def _used(item: str) -> PluginRef:
+    kind, colon, name = item.partition(":")
+    if kind not in KINDS or not colon:
+        raise ValueError(f"uses: {item!r}, expected kind:name with a kind of {', '.join(KINDS)}")
+    return find(kind, name)
 
 
 def _closure(ref: PluginRef) -> set[PluginRef]:
@@ -138,8 +148,17 @@ def _closure(ref: PluginRef) -> set[PluginRef]:
 
 
 def _unit(module: str) -> str:
-    """The module or package whose files are a plugin's code: ours are one module or package each, others their whole top package."""
-    return module if module.startswith("tilewright.") else module.partition(".")[0]
+    """The module or package whose files are a plugin's code: ours are one module or package each, others their whole top package.
+
+    (The top one that has files of its own: above it there may be a namespace that other distributions share.)
+    """
+    if module.startswith("tilewright."):
+        return module
+    unit, _, rest = module.partition(".")
+    while rest and (spec := importlib.util.find_spec(unit)) is not None and spec.origin is None:
+        step, _, rest = rest.partition(".")
+        unit = f"{unit}.{step}"
+    return unit
 
 
 def _sources(module: str) -> Iterator[Path]:
