@@ -63,7 +63,9 @@ def main() -> None:
         finally:
             tilewright(state, "down")
     seconds = {name: round(run["finished"] - run["submitted"], 3) for name, run in (("computed_s", cold), ("cached_s", warm))}
-    print(json.dumps({**seconds, "idle_percent_of_a_core": round(100 * idle, 2), "processes": len(running), "resident_mib": resident >> 20}))
+    print(
+        json.dumps({**seconds, "idle_percent_of_a_core": round(100 * idle, 2), "processes": len(running), "resident_mib": resident >> 20})
+    )
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,8 +13,9 @@ from typing import Any, ClassVar
 import msgspec
 import pytest
 
-from tilewright.protocol.bus import Bus
+from tilewright.protocol.bus import Bus, BusSettings
 from tilewright.protocol.codec import encode
+from tilewright.protocol.errors import NoConnection, TilewrightError
 from tilewright.protocol.keys import message_id, new_run_id
 from tilewright.protocol.messages import Event, RunRequest, unpack
 from tilewright.protocol.run import RunState, StageState, closure
@@ -76,7 +78,7 @@ async def supervising(folder: StateFolder, own_server: NatsServer, own_bus: Bus)
     yield task
     supervisor.leaving.set()
     async with asyncio.timeout(20):
-        await task
+        await asyncio.wait([task])
     assert folder.record is None
     assert sorted(NotedChild.stopped) == sorted(NotedChild.started)
 
@@ -189,6 +191,38 @@ async def test_watchers_of_a_live_run_hear_of_a_dying_service(
             break
     supervisor.leaving.set()
     await task
+
+
+async def test_a_whole_life(folder: StateFolder) -> None:
+    told = list[Record | None]()
+    async with asyncio.timeout(20):
+        await module.supervise(folder, lambda: told.append(folder.record))
+    assert told[0] is not None and told[0].pid == os.getpid()
+    assert folder.record is None
+
+
+async def test_a_signal_ends_it_although_a_client_is_there(folder: StateFolder, client: Callable[[], None], eventually: Eventually) -> None:
+    ready = asyncio.Event()
+    life = asyncio.create_task(module.supervise(folder, ready.set))
+    await ready.wait()
+    os.kill(os.getpid(), signal.SIGTERM)
+    async with asyncio.timeout(20):
+        await life
+
+
+async def test_a_server_that_never_comes_back_ends_it(
+    supervising: asyncio.Task[None], client: Callable[[], None], own_server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SERVER_ATTEMPTS", 2)
+
+    async def start() -> BusSettings:
+        raise NoConnection("no room")
+
+    monkeypatch.setattr(own_server, "start", start)
+    os.kill(own_server.pid, signal.SIGKILL)
+    with pytest.raises(TilewrightError, match="nats-server failed to start 2 times in a row"):
+        async with asyncio.timeout(20):
+            await asyncio.shield(supervising)
 
 
 def test_a_large_log_starts_anew(folder: StateFolder, monkeypatch: pytest.MonkeyPatch) -> None:

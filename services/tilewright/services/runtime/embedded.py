@@ -221,7 +221,7 @@ def _wait(until: float, complaint: str) -> None:
 def _alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, PermissionError):  # gone, or a process of somebody else's by now
         return False
     return True
 
