@@ -107,6 +107,16 @@ def test_the_digest_is_over_all_recorded_answers(run: RunState, answers: dict[st
     assert last_line(tilewright("show", run.run, "--json"))["digest"] == expected
 
 
+def test_kernels_can_be_written_to_a_folder(run: RunState, answers: dict[str, Answer], tmp_path: Path) -> None:
+    result = tilewright("show", run.run, "--kernels", str(tmp_path / "kernels"))
+    assert result.exit_code == 0 and "gemm for avx2, not verified" in result.stdout
+    written = sorted(str(path.relative_to(tmp_path / "kernels")) for path in (tmp_path / "kernels").rglob("*.*"))
+    assert written == [f"kernel-{index}/gemm{end}" for index in (0, 1) for end in (".c", ".h", "_test.c")]
+    (tmp_path / "file").touch()
+    refused = tilewright("show", run.run, "--kernels", str(tmp_path / "file"))
+    assert refused.exit_code == 2 and "Not a directory" in refused.stderr
+
+
 def test_explain(run: RunState) -> None:
     assert "What binds each layer" in tilewright("explain", run.run).stdout
     assert "parallel-for" not in tilewright("explain", run.run, "--layer", "layer0").stdout

@@ -110,12 +110,15 @@ def runs(json: Json = False, all: Annotated[bool, typer.Option("--all", help="No
 
 @app.command(rich_help_panel=RUNS)
 def show(
-    run: Run, json: Json = False, digest: Annotated[bool, typer.Option("--digest", help="Only the sha256 over all results.")] = False
+    run: Run,
+    json: Json = False,
+    digest: Annotated[bool, typer.Option("--digest", help="Only the sha256 over all results.")] = False,
+    kernels: Annotated[Path | None, typer.Option("--kernels", metavar="FOLDER", help="Write the generated C files there.")] = None,
 ) -> None:
     """Show a run's results again."""
     from .look import show
 
-    show(run, json=json, digest=digest)
+    show(run, json=json, digest=digest, kernels=kernels)
 
 
 @app.command(rich_help_panel=RUNS)

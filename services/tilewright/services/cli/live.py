@@ -29,7 +29,6 @@ class LiveView:
     def __init__(self, run: str, objective: str) -> None:
         self._progress = Progress(run)
         self._objective = objective
-        self._began = time.monotonic()
         self._notes: list[str] = []
         self._spinner = Spinner("dots")
         self._live = Live(get_renderable=self._draw, console=console.console(), refresh_per_second=RATE, transient=True)
@@ -58,15 +57,16 @@ class LiveView:
 
     def _draw(self) -> RenderableType:
         return Group(
-            tree(self._progress, self._objective, time.monotonic() - self._began, self._spinner),
+            tree(self._progress, self._objective, time.time(), self._spinner),
             *(Text(text, style="yellow") for text in (*self._progress.log, *self._notes)),
         )
 
 
-def tree(progress: Progress, objective: str, seconds: float, spinner: RenderableType | None = None) -> RenderableType:
-    """The run as a tree: stage, then what is in work."""
+def tree(progress: Progress, objective: str, now: float, spinner: RenderableType | None = None) -> RenderableType:
+    """The run as a tree: stage, then what is in work. `now` is the wall clock in seconds."""
     header = Table.grid(padding=(0, 1))
     title = progress.title or "waiting for the pipeline"
+    seconds = max(0.0, now - progress.began) if progress.began else 0.0
     workers = f"{len(progress.workers)} workers" if progress.workers else "no worker yet"
     header.add_row(spinner or "", Text(title, style="bold"), Text(f"{progress.run}   {seconds:.0f} s   {workers}", style="dim"))
     drawn = Tree(header)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -10,6 +11,7 @@ from rich.text import Text
 
 from tilewright.protocol.bus import Bus
 from tilewright.protocol.errors import InvalidInput, suggest
+from tilewright.protocol.kernel import Kernel
 from tilewright.protocol.run import RunState
 
 from ..runtime import runs as stored
@@ -75,19 +77,40 @@ def _brief(state: RunState) -> dict[str, Any]:
     }
 
 
-def show(word: str, *, json: bool, digest: bool) -> None:
-    """Show what a run came to, or only its digest."""
+def show(word: str, *, json: bool, digest: bool, kernels: Path | None) -> None:
+    """Show what a run came to, or only its digest; write its kernels into a folder."""
 
     async def work(bus: Bus) -> None:
         run = await resolve(bus, word)
         if digest:
-            records = await (await stored.Runs.open(bus)).records(run)
-            value = stored.digest(records)
+            value = stored.digest(await (await stored.Runs.open(bus)).records(run))
             console.json_line({"run": run, "digest": value}) if json else console.line(value)
-            return
-        await conclude(bus, run, json=json)
+        elif kernels is not None:
+            _write_kernels(await stored.load_run(bus, run), kernels)
+        else:
+            await conclude(bus, run, json=json)
 
     connect.talk(work)
+
+
+def _write_kernels(view: stored.RunView | None, folder: Path) -> None:
+    """One folder per kernel task: source, header, test."""
+    found = {task: answer for task, answer in view.answers.items() if isinstance(answer, Kernel)} if view is not None else {}
+    if not found:
+        raise InvalidInput("--kernels: the run has none, expected one that went through the kernel stage")
+    for task, kernel in found.items():
+        target = folder / task
+        try:
+            target.mkdir(parents=True, exist_ok=True)
+            for name, text in (
+                (f"{kernel.name}.c", kernel.source),
+                (f"{kernel.name}.h", kernel.header),
+                (f"{kernel.name}_test.c", kernel.test),
+            ):
+                (target / name).write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise InvalidInput(f"--kernels {folder}: {error.strerror}") from error
+        console.line(f"{target}: {kernel.name} for {kernel.target}, {kernel.verification.status}")
 
 
 def cancel(word: str) -> None:

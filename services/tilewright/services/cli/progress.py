@@ -73,8 +73,9 @@ class Progress:
 
     def __init__(self, run: str) -> None:
         self.run = run
-        self.status = "waiting"
         self.title = ""
+        #: Wall clock of the first event, seconds; 0 before it.
+        self.began = 0.0
         self.stages: dict[str, StageProgress] = {}
         self.workers: set[str] = set()
         self._names: dict[str, str] = {}
@@ -82,7 +83,7 @@ class Progress:
 
     def see_state(self, state: RunState) -> None:
         """Take over the counts of the stored state: they are exact, events only quick."""
-        self.status = state.status
+        self.began = self.began or state.submitted
         self.title = f"{state.request.model} on {state.request.target}"
         for stored in state.stages:
             stage = self.stage(stored.stage)
@@ -96,6 +97,7 @@ class Progress:
     def see(self, happening: Happening) -> None:
         """Take in one event."""
         event = happening.event
+        self.began = self.began or happening.envelope.sent
         if event.worker:
             self.workers.add(event.worker)
         if happening.stage == "run":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from typing import Protocol
 
 from tilewright.protocol.messages import RunRequest
@@ -52,7 +51,6 @@ class PlainView:
 
     def __init__(self, run: str) -> None:
         self._progress = Progress(run)
-        self._began = time.monotonic()
         self._failures: set[tuple[str, str]] = set()
 
     def heard(self, happening: Happening, subject: str) -> None:
@@ -64,7 +62,7 @@ class PlainView:
             text = "" if failure in self._failures else text
             self._failures.add(failure)
         if text:
-            console.line(f"{time.monotonic() - self._began:7.1f} s  {text}")
+            console.line(f"{happening.envelope.sent - self._progress.began:7.1f} s  {text}")
 
     def seen(self, state: RunState | None) -> None:
         """Keep the counts exact."""
