@@ -13,7 +13,7 @@ from tilewright.protocol.plugin import Budget, Kind, Options
 
 from .frames import Alive, FromChild, Note
 
-#: Seconds between two signs of life, and between two reports of progress.
+#: Seconds between two signs of life, and between two reports of progress; what comes in between is dropped.
 QUIET = 0.2
 
 
@@ -28,7 +28,7 @@ class Host:
         self._send = send
         self._allowed = allowed
         self._loaded: dict[tuple[Kind, str], Any] = {}
-        self._said = 0.0
+        self._said = {"alive": 0.0, "progress": 0.0}
         #: True once the worker asked to stop.
         self.cancelled = False
 
@@ -75,22 +75,22 @@ class Host:
 
     def alive(self) -> None:
         """Tell the worker that the job is not stuck."""
-        if self._quiet():
+        if self._turn("alive"):
             self._send(Alive())
 
     def _progressed(self, text: str, figures: dict[str, float]) -> None:
-        if self._quiet():
+        if self._turn("progress"):
             self._send(Note("progress", text, figures))
 
     def partial(self, text: str, **figures: float) -> None:
         """Tell people about the best answer so far."""
         self._send(Note("partial", text, figures))
 
-    def _quiet(self) -> bool:
+    def _turn(self, what: str) -> bool:
         now = time.monotonic()
-        if now - self._said < QUIET:
+        if now - self._said[what] < QUIET:
             return False
-        self._said = now
+        self._said[what] = now
         return True
 
 

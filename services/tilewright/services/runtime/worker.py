@@ -95,14 +95,14 @@ class Worker:
         """The next job; None when it is time to stop. Raises `NoConnection` once the connection is closed for good."""
         asked = asyncio.create_task(self._stop.asked.wait())
         try:
-            while not asked.done():
+            while not self._stop.asked.is_set():
                 fetch = asyncio.create_task(queue.fetch(FETCH))
                 await asyncio.wait([fetch, asked], return_when=asyncio.FIRST_COMPLETED)
                 if not fetch.done():
                     fetch.cancel()
                     await asyncio.wait([fetch])
                 delivery = None if fetch.cancelled() else fetch.result()
-                if delivery is not None and not asked.done():
+                if delivery is not None and not self._stop.asked.is_set():
                     return delivery
                 if delivery is not None:
                     await delivery.nak()
