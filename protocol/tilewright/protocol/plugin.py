@@ -5,8 +5,8 @@ imported on first use, inside a worker's child process, and instantiated once pe
 fields may be added within v1, so plugins take what they know and ignore the rest.
 
 Any plugin may have a class attribute ``uses`` (``("kind:name", ...)``, the plugins it reaches through ``ctx.plugin``) and, when
-its answers depend on more than code and request (a compiler, the CPU), a method ``environment() -> str`` that names it: both
-are part of what results are cached by.
+its answers depend on more than code and request (a compiler, the CPU), a method ``environment(ctx) -> str`` that names it:
+both are part of what results are cached by.
 
 Life of a search (mappers, codesigners)::
 

@@ -63,7 +63,7 @@ class Code:
     def _environment(self, plugin: Named, host: Host) -> str:
         if plugin not in self._environments:
             asked: Any = getattr(host.plugin(*plugin), "environment", None)
-            self._environments[plugin] = str(asked()) if asked else ""
+            self._environments[plugin] = str(asked(host.context(*plugin))) if asked else ""
         return self._environments[plugin]
 
 

@@ -19,6 +19,7 @@ from .plan import Plan
 from .schedule import STEPS, Tile, check
 from .source import generate
 from .tiles import choose_blocks, choose_tile, edges
+from .toolchain import Ready, cpu, find
 from .verify import verify
 
 __all__ = ["Native"]
@@ -53,6 +54,11 @@ class Native:
             tiles=tuple((tile.rows, tile.columns(lanes)) for tile in edges(plan.tile) if not tile.masked),
             notes=notes,
         )
+
+    def environment(self, ctx: Context) -> str:
+        """What a verification depends on besides code: the compiler of each target, and the CPU."""
+        found = [find(_library(target, ctx)) for target in self.targets]
+        return "; ".join([*(each.name if isinstance(each, Ready) else each.reason for each in found), cpu()])
 
     def plan(self, request: EmitRequest, library: InstructionLibrary) -> Plan:
         """Name, register tile and cache blocks for a request."""

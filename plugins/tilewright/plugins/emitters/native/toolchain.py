@@ -67,6 +67,16 @@ def ready(library: InstructionLibrary) -> list[Ready]:
     ]
 
 
+def cpu() -> str:
+    """The processor of this machine, as exactly as it says."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return f"{platform.machine()} {platform.processor()}".strip()
+    named = re.search(r"^model name\s*: (.+)$", text, re.MULTILINE)
+    return f"{platform.machine()} {named[1] if named else ''}".strip()
+
+
 def _lack(toolchain: Toolchain) -> str:
     """What a toolchain lacks here; empty when nothing."""
     if platform.machine() not in toolchain.machines:
