@@ -25,6 +25,7 @@ NEEDS: dict[Stage, tuple[Stage, ...]] = {
     "simulate": ("profile", "map"),
 }
 
+_RUN = re.compile(r"[0-9A-Za-z_-]{1,64}")
 _TASK = re.compile(rf"({'|'.join(STAGES)})-(0|[1-9][0-9]{{0,5}})")
 
 
@@ -35,6 +36,12 @@ def closure(stages: Iterable[Stage]) -> tuple[Stage, ...]:
         if stage in wanted:
             wanted.update(NEEDS[stage])
     return tuple(stage for stage in STAGES if stage in wanted)
+
+
+def check_run(run: str) -> None:
+    """Raise `InvalidMessage` unless `run` can be the id of a run: one token of a subject and one word of a key."""
+    if not _RUN.fullmatch(run):
+        raise InvalidMessage(f"run: {run!r}, expected 1 to 64 letters, digits, - and _")
 
 
 def task_id(stage: Stage, index: int) -> str:

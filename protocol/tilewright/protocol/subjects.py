@@ -85,10 +85,6 @@ def blob_parts(key: str) -> str:
     return f"{PREFIX}.blob.{key}.*"
 
 
-#: Header of a given-up message that says why, in one line.
-REASON_HEADER = "Tilewright-Reason"
-
-
 def durable(stream: str) -> str:
     """The one durable consumer of a work queue."""
     return f"{stream.lower()}_workers"

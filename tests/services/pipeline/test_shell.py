@@ -14,7 +14,7 @@ from tilewright.protocol import subjects
 from tilewright.protocol.bus import Bus
 from tilewright.protocol.codec import BLOB_THRESHOLD, encode
 from tilewright.protocol.keys import message_id
-from tilewright.protocol.messages import Failure, Mapped, Outcome, RunRequest, Submit, pack, unpack
+from tilewright.protocol.messages import DeadLetter, Failure, Mapped, Outcome, RunRequest, Submit, pack, unpack
 from tilewright.protocol.run import RunState, members
 from tilewright.protocol.subjects import STAGES, Limits
 from tilewright.protocol.workload import Workload, matmul
@@ -336,7 +336,7 @@ async def test_an_answer_that_vanished(bus: Bus, eventually: Eventually) -> None
     ("subject", "data", "reason"),
     [
         (subjects.SUBMIT, b"\xc1", "not MessagePack"),
-        (subjects.SUBMIT, pack(Submit(REQUEST), "Not.A.Run"), "expected 1 to 64 of the characters"),
+        (subjects.SUBMIT, pack(Submit(REQUEST), "Not.A.Run"), "expected 1 to 64 letters"),
         (subjects.SUBMIT, pack(Outcome("map", "done"), "abc"), "expected run.submit"),
         (
             subjects.SUBMIT,
@@ -356,9 +356,10 @@ async def test_messages_that_cannot_be_used_are_put_aside(bus: Bus, eventually: 
             return [event async for event in bus.events(subjects.dead_subject("pipeline"), stream=subjects.DEAD_STREAM, follow=False)]
 
         (event,) = await eventually(dead)
-        assert event.data == data
-        message = await bus.connection.js.get_last_msg(subjects.DEAD_STREAM, subjects.dead_subject("pipeline"))
-        assert reason in (message.headers or {})[subjects.REASON_HEADER]
+        letter = unpack(event.data)[1]
+        assert isinstance(letter, DeadLetter)
+        assert (letter.subject, letter.message) == (subject, data)
+        assert reason in letter.reason
         # The replica lives on.
         run = await submit(bus, REQUEST)
         assert (await ended(bus, run, eventually)).status == "done"

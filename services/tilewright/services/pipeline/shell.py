@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -17,15 +16,14 @@ from tilewright.protocol.codec import decode
 from tilewright.protocol.errors import InvalidInput, NoConnection, TilewrightError
 from tilewright.protocol.keys import message_id
 from tilewright.protocol.messages import Envelope, Event, Failure, Outcome, Submit, UnknownMessage, pack, unpack
-from tilewright.protocol.run import parse_task
+from tilewright.protocol.run import check_run, parse_task
+from tilewright.services.runtime.dead import bury
 
 from . import step
 from .port import NatsPort
 
 log = logging.getLogger("tilewright.pipeline")
 
-#: What a run may be called: one token of a subject, one word of a key.
-RUN_ID = re.compile("[0-9a-z]{1,64}")
 #: Deliveries after which a message of an unknown kind or run, and one that fails for no good reason, is put aside.
 UNKNOWN_TRIES, UNEXPECTED_TRIES = 4, 20
 #: Seconds before such a message is tried again; doubled each time up to the second.
@@ -106,23 +104,18 @@ class Replica:
     async def _put_aside(self, delivery: Delivery, reason: str) -> None:
         """Keep a message that cannot be used with its reason, tell the run's watchers, and go on."""
         log.error("%s: message %d is put aside: %s", delivery.subject, delivery.stream_sequence, reason)
-        identity = message_id("pipeline", delivery.subject, delivery.stream_sequence, "dead")
-        headers = {subjects.REASON_HEADER: " ".join(reason.split())[:1000]}
-        await self._bus.publish(subjects.dead_subject(subjects.PIPELINE), delivery.data, identity, headers=headers)
+        run = _run_of(delivery)
+        await bury(self._bus, subjects.PIPELINE, delivery, reason, run=run)
         await delivery.term()
-        try:
-            run = decode(delivery.data, Envelope).run
-        except InvalidInput:
-            return
-        if RUN_ID.fullmatch(run):
-            subject = subjects.event_subject(run, "run", "-", "error")
-            await self._bus.emit(subject, pack(Event(reason, failure=Failure("bad input", reason, 2)), run), f"{identity}.event")
+        if run:
+            event = Event(reason, failure=Failure("bad input", reason, exit_code=2))
+            identity = message_id(run, "run", delivery.stream_sequence, "error")
+            await self._bus.emit(subjects.event_subject(run, "run", "-", "error"), pack(event, run), identity)
 
     async def _submitted(self, envelope: Envelope, message: Any) -> bool:
         if not isinstance(message, Submit):
             raise InvalidInput(f"kind: {envelope.kind!r} on {subjects.SUBMIT}, expected run.submit")
-        if not RUN_ID.fullmatch(envelope.run):
-            raise InvalidInput(f"run: {envelope.run!r}, expected 1 to 64 of the characters 0-9 and a-z")
+        check_run(envelope.run)
         await step.submit(self._port, envelope.run, message, envelope.sent)
         return True
 
@@ -149,3 +142,13 @@ class Replica:
                 state = await step.reconcile(self._port, run)
                 if state is not None and not state.active:
                     self._over.add(run)
+
+
+def _run_of(delivery: Delivery) -> str:
+    """The run that a message is about, as far as that can be told; empty when it cannot."""
+    try:
+        run = decode(delivery.data, Envelope).run
+        check_run(run)
+    except InvalidInput:
+        return ""
+    return run

@@ -7,7 +7,7 @@ import hashlib
 from tilewright.protocol.bus import Bus, Delivery
 from tilewright.protocol.codec import MAX_MESSAGE
 from tilewright.protocol.messages import DeadLetter, pack
-from tilewright.protocol.subjects import Stage, dead_subject
+from tilewright.protocol.subjects import dead_subject
 
 #: Longest reason that is kept, in characters.
 REASON_SIZE = 4000
@@ -15,8 +15,8 @@ REASON_SIZE = 4000
 KEPT = MAX_MESSAGE - 8 * REASON_SIZE
 
 
-async def bury(bus: Bus, stage: Stage, delivery: Delivery, reason: str, *, run: str = "", task: str = "") -> None:
-    """Keep a delivery as a dead letter, once. The caller takes it off its queue afterwards."""
+async def bury(bus: Bus, source: str, delivery: Delivery, reason: str, *, run: str = "", task: str = "") -> None:
+    """Keep a delivery as a dead letter of a stage, or of the pipeline, once. The caller takes it off its queue afterwards."""
     letter = DeadLetter(reason[:REASON_SIZE], delivery.subject, delivery.data[:KEPT], truncated=len(delivery.data) > KEPT)
     content = hashlib.sha256(delivery.data).hexdigest()[:16]
-    await bus.publish(dead_subject(stage), pack(letter, run, task=task), f"dead.{delivery.stream_sequence}.{content}")
+    await bus.publish(dead_subject(source), pack(letter, run, task=task), f"dead.{delivery.stream_sequence}.{content}")

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 from collections import Counter
 from typing import Any
 
 from tilewright.protocol.bus import Bus, Delivery, Queue
 from tilewright.protocol.errors import InvalidMessage, NoConnection
 from tilewright.protocol.messages import Envelope, StartJob, UnknownMessage, unpack
-from tilewright.protocol.run import parse_task
+from tilewright.protocol.run import check_run, parse_task
 from tilewright.protocol.subjects import Stage, job_stream
 
 from .assignment import Assignment, Desk
@@ -28,7 +27,6 @@ FETCH = 5.0
 UNKNOWN_DELIVERIES = 3
 #: Seconds between them.
 UNKNOWN_DELAY = 2.0
-_RUN = re.compile(r"[0-9A-Za-z_-]{1,64}")
 
 
 class Stop:
@@ -132,8 +130,7 @@ class Worker:
         envelope, start = unpack(delivery.data)
         if not isinstance(start, StartJob):
             raise InvalidMessage(f"kind: {envelope.kind}, expected job.start")
-        if not _RUN.fullmatch(envelope.run):
-            raise InvalidMessage(f"run: {envelope.run!r}, expected 1 to 64 letters, digits, - and _")
+        check_run(envelope.run)
         if {parse_task(envelope.task)[0], start.stage} != {self._stage}:
             raise InvalidMessage(f"task {envelope.task!r} of stage {start.stage!r}, expected one of stage {self._stage!r}")
         return envelope, start
