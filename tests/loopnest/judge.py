@@ -212,9 +212,7 @@ def _boxes(operator: Operator, tensor: Tensor, loops: list[_Loop], level: int):
             if min(size.values()) < 1:
                 continue
             low = _vector(tensor, start)
-            box = frozenset(
-                itertools.product(*(range(at, at + length) for at, length in zip(low, _extents(tensor, size), strict=True)))
-            )
+            box = frozenset(itertools.product(*(range(at, at + length) for at, length in zip(low, _extents(tensor, size), strict=True))))
             # A compute unit holds nothing: every step asks again.
             news[instance] = (box - held.get(instance, frozenset()) if level >= 0 else box, box)
             held[instance] = box

@@ -153,7 +153,10 @@ def figures(batch: Batch) -> tuple[Figures, Validity]:
         nest = settle(nest)
     keep = [[np.ascontiguousarray(batch.keep[:, i, t]) for t in range(batch.keep.shape[2])] for i in range(batch.keep.shape[1])]
     links = Links(batch, nest) if batch.problem.conventions.peer_transfers else None
-    return compute(nest, keep, links), check(batch, nest)
+    validity = check(batch, nest)
+    # Factors that do not meet the bounds may multiply to anything, even to 0 modulo 2**64; such figures are never shown.
+    with np.errstate(all=None if validity.valid.all() else "ignore"):
+        return compute(nest, keep, links), validity
 
 
 def _evaluate(batch: Batch) -> Evaluation:
@@ -171,7 +174,7 @@ def _evaluate(batch: Batch) -> Evaluation:
         validity=validity,
         cycles=np.where(validity.valid, result.cycles, np.iinfo(np.int64).max),
         energy_pj=np.where(validity.valid, result.energy, np.inf),
-        utilization=np.where(validity.valid, problem.operator.macs / problem.architecture.compute.instances / result.cycles, 0.0),
+        utilization=problem.operator.macs / problem.architecture.compute.instances / np.where(validity.valid, result.cycles, np.inf),
         tile_words=by_tensor(traffic.tiles),
         reads=by_tensor(traffic.reads),
         fills=by_tensor(traffic.fills),

@@ -66,7 +66,8 @@ class _RealNamespace(Namespace):
 
     def ratio(self, limit: float, demand: Tensor) -> Tensor:
         asked = demand > 0
-        return torch.where(asked, limit / torch.where(asked, demand, 1.0), torch.inf)
+        # A number over a tensor would be multiplied by the reciprocal, which rounds differently.
+        return torch.where(asked, torch.full_like(demand, limit) / torch.where(asked, demand, 1.0), torch.inf)
 
     def distinct_sums(self, count_a: Tensor, step_a: Tensor, count_b: Tensor, step_b: Tensor) -> Tensor:
         a, b = (torch.clamp(torch.round(step.detach()), min=1).to(torch.int64) for step in (step_a, step_b))

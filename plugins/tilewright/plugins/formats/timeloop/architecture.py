@@ -245,6 +245,6 @@ def _short(path: str) -> str:
 
 def check_names(hardware: Architecture, energies: Tables, place: MarkedDict) -> None:
     """Refuse an energy table that prices some components only: the others would get prices of another origin."""
-    missing = [part.name for part in (*hardware.levels, hardware.compute) if part.name not in energies]
+    missing = [name for name in (*hardware.level_names, hardware.compute.name) if name not in energies]
     if energies and missing:
         raise InvalidInput(f"{place.place[0]}: the energy table has no {', '.join(missing)}; it has {', '.join(sorted(energies))}")
