@@ -236,7 +236,7 @@ def _terminate(pid: int) -> bool:
 
 
 def _start(folder: StateFolder, until: float) -> None:
-    """Start a supervisor; returns once it is up (or another one was faster)."""
+    """Start a supervisor; returns once it is up, another one was faster, or it was killed."""
     command = [sys.executable, "-P", "-m", "tilewright.services.runtime.supervisor", str(folder.path)]
     try:
         done = subprocess.run(
@@ -244,6 +244,7 @@ def _start(folder: StateFolder, until: float) -> None:
         )
     except subprocess.TimeoutExpired as error:
         raise NoConnection(f"the supervisor of {folder.path} does not come up; see {folder.logs / 'supervisor.log'}") from error
-    if done.returncode:
+    # One that was killed says nothing about the next: who waits for it starts another, as long as it has patience.
+    if done.returncode > 0:
         reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
         raise NoConnection(f"the embedded server did not start: {reason}; see {folder.logs / 'supervisor.log'}")
