@@ -7,7 +7,7 @@ from .estimators import ESTIMATORS, Prices
 from .evaluate import Evaluation, evaluate
 from .explain import Explanation, explain
 from .pool import Pool
-from .problem import Problem, Semantics, default_keep
+from .problem import Problem, Semantics, default_keep, pad
 from .validity import Validity, check, reasons, violations
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "evaluate",
     "explain",
     "model_name",
+    "pad",
     "reasons",
     "violations",
 ]

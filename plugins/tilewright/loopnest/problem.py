@@ -11,12 +11,14 @@ import math
 from functools import cached_property
 from typing import Literal
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from tilewright.protocol.architecture import Architecture, Constraints
-from tilewright.protocol.errors import InvalidArchitecture, InvalidInput, InvalidOperator, suggest
-from tilewright.protocol.workload import Operator
+from tilewright.protocol.errors import InvalidArchitecture, InvalidInput, InvalidMapping, InvalidOperator, suggest
+from tilewright.protocol.mapping import Mapping
+from tilewright.protocol.workload import Dim, Operator
 
 from .conventions import TIMELOOP, Conventions
 from .estimators import Prices
@@ -230,3 +232,21 @@ def default_keep(problem: Problem) -> NDArray[np.bool_]:
 def base_name(tensor: str) -> str:
     """``Inputs`` for ``Inputs2``: the name that architectures know."""
     return tensor.rstrip("0123456789")
+
+
+def pad(operator: Operator, mapping: Mapping) -> Operator:
+    """The operator with bounds raised to the products of a mapping's factors: what runs when nothing is cut short.
+
+    The cost of the padded operator counts the padding as work; the walk of the original with ragged loops does not.
+    Raises `InvalidMapping` for unknown dims or products below a bound.
+    """
+    reach = dict.fromkeys(operator.bounds, 1)
+    for level in mapping.levels:
+        for loop in (*level.spatial, *level.temporal):
+            if loop.dim not in reach:
+                raise InvalidMapping(f"{level.level}: dim {loop.dim!r} is unknown{suggest(loop.dim, reach)}")
+            reach[loop.dim] *= loop.factor
+    for dim in operator.dims:
+        if reach[dim.name] < dim.bound:
+            raise InvalidMapping(f"factors of {dim.name} multiply to {reach[dim.name]}, expected at least its bound {dim.bound}")
+    return msgspec.structs.replace(operator, dims=tuple(Dim(name, bound) for name, bound in reach.items()))

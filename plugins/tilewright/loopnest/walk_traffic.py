@@ -15,6 +15,7 @@ import numpy as np
 from .accesses import Traffic, account
 from .arrays import Array
 from .nest import Nest
+from .special import repeats
 from .traffic import distinct, multicast, tiles
 from .walk import DimWalk, Included, Walk
 
@@ -59,6 +60,7 @@ class _Account:
         self.nest, self.keep = nest, keep
         self.levels, self.tensors = range(len(keep)), range(len(nest.problem.tensors))
         self.zero = np.zeros_like(nest.steps)
+        self.again = repeats(nest)
 
     def traffic(self) -> Traffic:
         """All rows."""
@@ -74,8 +76,9 @@ class _Account:
                 delivered[p][t] = Walk(nest, shape, p, _ones(nest)).delivered()
                 asked, all_asked = self._asked(t, p)
                 requests[p][t] = asked
-                fill = np.where(here & above, delivered[p][t], 0)
-                all_fill = np.where(here & above, Walk(nest, shape, p, nest.spatial).delivered(), 0)
+                passes = self._passes(t, p)
+                fill = np.where(here & above, passes * delivered[p][t], 0)
+                all_fill = np.where(here & above, passes * Walk(nest, shape, p, nest.spatial).delivered(), 0)
                 if t != nest.problem.output:
                     reads[p][t], all_reads[p][t] = np.where(here, asked, 0), np.where(here, all_asked, 0)
                     fills[p][t], all_fills[p][t] = fill, all_fill
@@ -88,6 +91,10 @@ class _Account:
                 all_fills[p][t] = np.where(here & above, all_fill - all_share, 0)
         machine = (all_reads, all_fills, all_updates)
         return Traffic(tiles(nest), delivered, multicast(nest), reads, fills, updates, requests, shares, machine)
+
+    def _passes(self, t: int, level: int) -> Array | int:
+        """How often the tiles of a level (-1: the unit) are delivered for all passes of a non-linear function."""
+        return 1 if self.again is None or t == self.nest.problem.output else self.again[level + 1]
 
     def _kept_above(self, level: int, t: int) -> Array:
         above = self.zero > 0
@@ -106,7 +113,7 @@ class _Account:
                 for machine in (False, True):
                     included, factor = self._below(t, child, parent, machine)
                     walk = Walk(self.nest, shape, child, included)
-                    words = factor * (walk.delivered() if child >= 0 else walk.positions())
+                    words = factor * self._passes(t, child) * (walk.delivered() if child >= 0 else walk.positions())
                     if machine:
                         everything = np.where(chosen, words, everything)
                     else:
