@@ -282,7 +282,7 @@ def test_a_plugin_that_fails_fails_the_run_with_its_reason(up: House) -> None:
 def test_nothing_found_is_partial_or_failed_never_silent(up: House) -> None:
     done = up(*MAP, "--mapper-option", "nothing=true")
     assert done.returncode in (1, 3)
-    assert "no valid mapping" in done.stdout
+    assert "no mapping for layer0" in done.stdout
 
 
 def test_services_list_what_answers(up: House) -> None:

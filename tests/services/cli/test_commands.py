@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import re
 import subprocess
 import sys
 import time
@@ -17,12 +18,16 @@ import pytest
 import trustme
 from typer.testing import CliRunner, Result
 
+from tilewright.protocol import registry
+from tilewright.protocol.architecture import Constraints
 from tilewright.protocol.bootstrap import bootstrap
 from tilewright.protocol.bus import Bus, BusSettings
 from tilewright.protocol.codec import encode
 from tilewright.protocol.messages import Answer
+from tilewright.protocol.plugin import Document
 from tilewright.protocol.run import RunState, TaskRecord
 from tilewright.protocol.subjects import SUBMIT
+from tilewright.protocol.workload import matmul
 from tilewright.services.cli.app import app
 from tilewright.services.runtime.nats_server import binary
 from tilewright.services.runtime.results import ResultStore
@@ -304,6 +309,25 @@ def test_simulate_files(tmp_path: Path) -> None:
     assert "not both" in tilewright("simulate", "toy-net", *files, "--format", "toy").stderr
     path.write_text("{}")
     assert "no operator and no mapping described in the format toy" in tilewright("simulate", *files, "--format", "toy").stderr
+
+
+def test_simulate_what_a_format_wrote(tmp_path: Path) -> None:
+    """A mapping goes out as Timeloop's files and comes back in: the cost is that of the mapping itself."""
+    from tilewright_toy import Target, whole
+
+    operator, architecture = matmul(p=4, c=8, k=16), Target().architecture()
+    expected = registry.load("simulators", "analytical").cost(operator, architecture, whole(operator, architecture))
+    document = Document(operator, architecture, Constraints(), whole(operator, architecture))
+    for name, written in registry.load("formats", "timeloop").write(document).items():
+        (tmp_path / name).write_text(written)
+    names = {"--mapping": "mapping.yaml", "--arch": "architecture.yaml", "--problem": "problem.yaml"}
+    files = [word for flag, name in names.items() for word in (flag, str(tmp_path / name))]
+    said = last_line(tilewright("simulate", *files, "--tables", str(tmp_path / "tables.yaml"), "--json"))
+    assert (said["cycles"], said["energy_pj"]) == (expected.cycles, pytest.approx(expected.energy_pj))
+    (tmp_path / "architecture.yaml").write_text("architecture: [\n")
+    broken = tilewright("simulate", *files)
+    assert broken.exit_code == 2
+    assert re.search(r"architecture\.yaml, line \d+, column \d+: ", broken.stderr) and broken.stderr.count("\n") == 1
 
 
 def test_doctor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -130,10 +130,9 @@ def test_files_are_read_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert built.workload is not None and built.workload.name == "my model"
 
 
-def test_an_architecture_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(request.FORMATS, ".toy", "toy")
+def test_an_architecture_in_a_file(tmp_path: Path) -> None:
     path = tmp_path / "arch.toy"
     path.write_text("{}")
-    built = build(target=str(path))
+    built = build(target=str(path), format="toy")
     assert built.architecture is not None
     assert built.target == built.architecture.name == "toy"

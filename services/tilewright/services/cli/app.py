@@ -75,21 +75,21 @@ _verb("kernel", ("kernel",), ("map", "kernel"), "Generate and verify the kernels
 def _simulate_command() -> Any:
     """``simulate`` takes a model like every verb, or files that describe one mapping."""
 
-    def file(name: str, help: str) -> Any:
+    def file(name: str, hint: Any, default: Any, help: str) -> Any:
         declared = typer.Option(f"--{name}", metavar="FILE", help=help, rich_help_panel="Instead of a model")
-        return options.parameter(name, str, declared, "")
+        return options.parameter(name, hint, declared, default)
 
     files = [
-        file("mapping", "Mapping to cost."),
-        file("arch", "Architecture that it is for."),
-        file("problem", "Operator that it maps."),
-        options.parameter("format", str, typer.Option("--format", metavar="NAME", rich_help_panel="Instead of a model"), "timeloop"),
+        file("mapping", str, "", "Mapping to cost (in the format timeloop, unless --format says another)."),
+        file("arch", str, "", "Architecture that it is for."),
+        file("problem", str, "", "Operator that it maps."),
+        file("tables", list[str], [], "Energy and area tables of the architecture; repeatable."),
     ]
 
-    def run(*, mapping: str, arch: str, problem: str, format: str, **values: Any) -> None:
+    def run(*, mapping: str, arch: str, problem: str, tables: list[str], **values: Any) -> None:
         from .costing import simulate
 
-        simulate(options.RunOptions(**values), mapping=mapping, arch=arch, problem=problem, format=format)
+        simulate(options.RunOptions(**values), mapping=mapping, arch=arch, problem=problem, tables=tables)
 
     optional = {"model", "target"}
     said = [each.replace(default="") if each.name in optional else each for each in options.parameters(("map", "simulate"))]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.console import Group
 from rich.text import Text
 
@@ -16,8 +18,11 @@ from . import console, parse, request, running
 from .explain import cost_tables, describe
 from .options import RunOptions
 
+#: Format of files that describe one mapping.
+DEFAULT_FORMAT = "timeloop"
 
-def simulate(said: RunOptions, *, mapping: str, arch: str, problem: str, format: str) -> None:
+
+def simulate(said: RunOptions, *, mapping: str, arch: str, problem: str, tables: Sequence[str]) -> None:
     """Cost the files if there are any, else run the stage on a model."""
     files = {"--mapping": mapping, "--arch": arch, "--problem": problem}
     if not any(files.values()):
@@ -28,7 +33,7 @@ def simulate(said: RunOptions, *, mapping: str, arch: str, problem: str, format:
     for flag, path in files.items():
         if not path:
             raise InvalidInput(f"{flag}: missing, expected all of {', '.join(files)}")
-    cost_of(said, list(dict.fromkeys(files.values())), format)
+    cost_of(said, list(dict.fromkeys([*files.values(), *tables])), said.format or DEFAULT_FORMAT)
 
 
 def cost_of(said: RunOptions, paths: list[str], format: str) -> None:

@@ -25,6 +25,7 @@ class RunOptions:
     model: str
     target: str
     frontend: str = ""
+    format: str = ""
     seq: int | None = None
     batch: int | None = None
     option: Sequence[str] = ()
@@ -67,6 +68,7 @@ DECLARED: Mapping[str, tuple[str, Any]] = {
     "model": ("", typer.Argument(metavar="MODEL", help="Name of a model, or a workload file.", show_default=False)),
     "target": ("", _what("--target", "-t", metavar="TARGET", help="Name of a target, or an architecture file.", show_default=False)),
     "frontend": ("", _what("--frontend", metavar="NAME", help="Frontend that loads the model [default: zoo; for a file, by its suffix].")),
+    "format": ("", _what("--format", metavar="NAME", help="Format of an architecture file [default: native].")),
     "seq": ("", _what("--seq", metavar="N", help="Sequence length, in tokens.")),
     "batch": ("", _what("--batch", metavar="N", help="Batch size.")),
     "option": ("", _what("--option", "-o", metavar="NAME=VALUE", help="Another option of the model; repeatable.")),

@@ -142,7 +142,7 @@ def _reason(mapped: Answer | None, record: TaskRecord | None) -> str:
     worst = sorted(infeasible.violations, key=lambda violation: -violation.rejected)[:3]
     counts = "; ".join(f"{each.rejected} break {each.constraint} (by {each.least_excess:g} or more)" for each in worst)
     change = f". Smallest change that helps: {infeasible.smallest_change}" if infeasible.smallest_change else ""
-    return f"no valid mapping among {infeasible.tried} tried: {counts or 'no reason recorded'}{change}"
+    return f"none of {infeasible.tried} tried is valid: {counts or 'no reason recorded'}{change}"
 
 
 def _failure(record: TaskRecord | None) -> str:

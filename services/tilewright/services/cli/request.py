@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 DEFAULT_FRONTEND = "zoo"
 #: Suffix of a workload file -> the frontend that reads it.
 FRONTENDS = {".yaml": "yaml", ".yml": "yaml"}
-#: Suffix of an architecture file -> the format that it is in.
-FORMATS = {".yaml": "native", ".yml": "native"}
+#: Suffixes of architecture files.
+FILES = (".yaml", ".yml")
+DEFAULT_FORMAT = "native"
 
 
 def build(said: RunOptions, stages: Sequence[Stage], *, local: bool) -> RunRequest:
@@ -118,10 +119,10 @@ def _model(said: RunOptions, local: bool) -> tuple[str, Options, Workload | None
 
 def _target(said: RunOptions, local: bool) -> tuple[str, Architecture | None]:
     """Name of the target, and its architecture where it was given as a file."""
-    if Path(said.target).suffix in FORMATS:
+    if Path(said.target).suffix in FILES or said.format:
         if said.parameter:
             raise InvalidInput(f"--parameter {said.parameter[0]!r}: {said.target} has no design space, expected a target's name")
-        architecture = read([said.target], FORMATS[Path(said.target).suffix]).architecture
+        architecture = read([said.target], said.format or DEFAULT_FORMAT).architecture
         if architecture is None:
             raise InvalidInput(f"--target {said.target}: describes no architecture")
         return architecture.name, architecture

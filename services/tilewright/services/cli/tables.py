@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -46,10 +46,12 @@ def report(report: Report, width: int) -> RenderableType:
 def profile(report: Report) -> RenderableType:
     """Where the time goes at the roofline, for a run that was only profiled."""
     assert report.profile is not None
-    made = table("operator", "x", "MACs", "bytes", "FLOP/byte", "cycles", "bound by", title="Operators (one occurrence)", right=range(1, 6))
+    columns = ("operator", "function", "x", "MACs", "bytes", "FLOP/byte", "cycles", "bound by")
+    made = table(*columns, title="Operators (figures of one occurrence)", right=range(2, 7))
     for each in report.profile.operators:
         made.add_row(
             each.name,
+            each.function,
             str(each.count),
             units.count(each.macs),
             units.size(each.read_bytes + each.write_bytes),
@@ -137,10 +139,18 @@ def difference(predicted: Cost, simulated: Cost) -> str:
 
 
 def missing(report: Report) -> Iterable[Text]:
-    """A paragraph per layer without a mapping, saying why."""
-    for layer in report.layers:
-        if layer.reason:
-            yield Text(f"{layer.name}: {layer.reason}\n", style="yellow")
+    """A paragraph per reason for which layers have no mapping."""
+    return grouped("no mapping", {layer.name: layer.reason for layer in report.layers if layer.reason})
+
+
+def grouped(what: str, reasons: Mapping[str, str]) -> Iterable[Text]:
+    """Name -> reason, as one paragraph per reason that names some of those it is about."""
+    names: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        names.setdefault(reason, []).append(name)
+    for reason, group in names.items():
+        more = f" and {len(group) - 3} more" if len(group) > 3 else ""
+        yield Text(f"{what} for {', '.join(group[:3])}{more}: {reason}\n", style="yellow")
 
 
 def totals(report: Report) -> Text:
@@ -214,11 +224,4 @@ def _kernels(report: Report) -> Iterable[RenderableType]:
         for note in sorted({note for _, kernel in kernels for note in kernel.notes}):
             text.append(f"\n           {note}")
         yield text
-    failed: dict[str, list[str]] = {}
-    for layer in report.layers:
-        if layer.kernel_reason:
-            failed.setdefault(layer.kernel_reason, []).append(layer.name)
-    for reason, names in failed.items():
-        yield Text(
-            f"no kernel for {', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}: {reason}", style="yellow"
-        )
+    yield from grouped("no kernel", {layer.name: layer.kernel_reason for layer in report.layers if layer.kernel_reason})
