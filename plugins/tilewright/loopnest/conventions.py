@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 import msgspec
+
+from tilewright.protocol.errors import InvalidInput, suggest
 
 
 class Conventions(msgspec.Struct, frozen=True):
@@ -35,6 +38,19 @@ class Conventions(msgspec.Struct, frozen=True):
         return tuple(
             f"{field}={getattr(self, field)}" for field in self.__struct_fields__ if getattr(self, field) != getattr(default, field)
         )
+
+    @classmethod
+    def parse(cls, settings: Mapping[str, object]) -> Conventions:
+        """From rule names to values, as options and `names` say them; `InvalidInput` names what is unknown."""
+        fields = cls.__struct_fields__
+        for name in settings:
+            if name not in fields:
+                raise InvalidInput(f"conventions: {name!r} is unknown{suggest(name, fields)}")
+        try:
+            plain = {name: value if isinstance(value, bool) else str(value) for name, value in settings.items()}
+            return msgspec.convert(plain, cls, strict=False)
+        except msgspec.ValidationError as error:
+            raise InvalidInput(f"conventions: {error}") from error
 
 
 TIMELOOP = Conventions()

@@ -10,11 +10,12 @@ from tilewright.protocol.architecture import Architecture, Constraints
 from tilewright.protocol.cost import Cost, Schedule, Violation
 from tilewright.protocol.errors import InvalidInput, InvalidMapping
 from tilewright.protocol.mapping import Mapping
-from tilewright.protocol.plugin import Context, SimRequest, SimResult
+from tilewright.protocol.plugin import Context, Options, SimRequest, SimResult
 from tilewright.protocol.workload import Operator
 
 #: Energies may differ by the order of additions only.
 TOLERANCE = 1e-9
+SEMANTICS: tuple[ln.Semantics, ...] = ("timeloop", "walk")
 
 
 class Analytical:
@@ -24,11 +25,18 @@ class Analytical:
 
     * `evaluate` scores a batch that a plugin passed to ``ctx.evaluate``;
     * `cost` scores one mapping again, before it becomes a schedule;
-    * `violations` says what rejected the mappings of an evaluation, for `Infeasible`.
+    * `violations` says what rejected the mappings of an evaluation, for `Infeasible`;
+    * `check` says what is wrong with some mappings, in words;
+    * `explain` takes one figure of a mapping's cost down to its formula and coefficients.
     """
 
     options: ClassVar[dict[str, str]] = {
-        "semantics": "timeloop or walk; default: that of each schedule's own cost",
+        "semantics": "timeloop or walk (what a true walk moves; ragged loops need it); default: that of each schedule's own cost",
+        "release": "2025 or 2022: the release of Timeloop whose traffic rules are followed",
+        "outputs": "timeloop, zigzag or accelforge: how accesses of the result count",
+        "latency": "overlapped, roofline (AccelForge) or first-load (ZigZag): how cycles combine",
+        "array": "none, systolic or systolic-prefetch: fill and drain of a weight-stationary array (SCALE-Sim)",
+        "peer_transfers": "true: words that a neighbour just received come from it (Timeloop's default mode)",
     }
 
     def run(self, request: SimRequest, ctx: Context) -> SimResult:
@@ -39,10 +47,10 @@ class Analytical:
         """
         costs = []
         for index, schedule in enumerate(request.schedules):
-            semantics = _semantics(str(request.options.get("semantics", "")) or schedule.cost.model.partition("/")[0])
             name = f"schedule {index}" + (f" on core {schedule.core}" if schedule.core else "")
+            problem = _problem(schedule, request.architecture, request.options)
             try:
-                cost = self.cost(schedule.operator, request.architecture, schedule.mapping, semantics=semantics)
+                cost = ln.cost(problem, schedule.mapping)
             except InvalidMapping as error:
                 raise InvalidMapping(f"{name}: {error}") from None
             _agree(name, schedule, cost)
@@ -74,11 +82,28 @@ class Analytical:
         problem = ln.Problem(operator, architecture)
         return tuple(ln.reasons(ln.check(ln.Batch.from_mappings(problem, mappings))))
 
+    def explain(
+        self, schedule: Schedule, architecture: Architecture, figure: str = "energy", options: Options | None = None
+    ) -> ln.Explanation:
+        """One figure of a schedule (``energy``, ``cycles``, ``edp``, ``DRAM.Inputs.reads``, ...) as a tree; print it with ``str``.
 
-def _semantics(name: str) -> ln.Semantics:
-    if name == "walk":
-        return "walk"
-    return "timeloop"
+        `options` are those of `run`. Raises `InvalidInput` for an unknown figure, with those that are near.
+        """
+        return ln.explain(_problem(schedule, architecture, options or {}), schedule.mapping, figure)
+
+
+def _problem(schedule: Schedule, architecture: Architecture, options: Options) -> ln.Problem:
+    """Under the rules that the options state, else under those of the schedule's own cost."""
+    own = schedule.cost.model.partition("/")[0]
+    default = own if own in SEMANTICS else "walk" if schedule.mapping.is_ragged else "timeloop"
+    wanted = str(options.get("semantics", default))
+    if wanted not in SEMANTICS:
+        raise InvalidInput(f"semantics: {wanted!r}, expected {' or '.join(SEMANTICS)}")
+    rules: dict[str, object] = {name: value for name, value in options.items() if name != "semantics"}
+    if not rules and own == wanted:
+        rules.update(name.split("=", 1) for name in schedule.cost.conventions)
+    semantics: ln.Semantics = "walk" if wanted == "walk" else "timeloop"
+    return ln.Problem(schedule.operator, architecture, semantics=semantics, conventions=ln.Conventions.parse(rules))
 
 
 def _agree(name: str, schedule: Schedule, cost: Cost) -> None:
