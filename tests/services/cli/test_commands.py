@@ -126,6 +126,12 @@ def test_explain(run: RunState) -> None:
     assert "What binds each layer" in tilewright("explain", run.run).stdout
     assert "parallel-for" not in tilewright("explain", run.run, "--layer", "layer0").stdout
     assert "for K in 16" in tilewright("explain", run.run, "--layer", "map-1").stdout
+    said = [json.loads(line) for line in tilewright("explain", run.run, "--json").stdout.splitlines()]
+    assert [each["name"] for each in said] == ["layer0", "layer1", "layer3"]
+    assert sum(each["share_of_cycles"] for each in said[:2]) == pytest.approx(1.0)
+    assert sum(said[0]["energy_pj_of"].values()) == pytest.approx(said[0]["energy_pj"])
+    assert max(said[0]["cycles_of"].values()) == said[0]["cycles"] and "cycles" not in said[2]
+    assert last_line(tilewright("explain", run.run, "--layer", "layer1", "--json"))["name"] == "layer1"
     wrong = tilewright("explain", run.run, "--layer", "layer9")
     assert wrong.exit_code == 2 and "--layer 'layer9' does not exist; did you mean 'layer" in wrong.stderr
     assert "ambiguous: layer0, layer1, layer3" in tilewright("explain", run.run, "--layer", "layer").stderr
@@ -134,6 +140,7 @@ def test_explain(run: RunState) -> None:
 def test_a_run_that_is_over_is_not_cancelled(run: RunState) -> None:
     result = tilewright("cancel", run.run)
     assert result.exit_code == 0 and f"run {run.run} had ended before: partial" in result.stdout
+    assert last_line(tilewright("cancel", run.run, "--json")) == {"run": run.run, "status": "partial"}
 
 
 def test_attaching_to_a_run_that_is_over_shows_it_and_ends_as_it_did(run: RunState) -> None:

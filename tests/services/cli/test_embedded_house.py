@@ -45,6 +45,7 @@ def test_up_run_down(state: StateFolder) -> None:
     assert tilewright("down").stdout == "down: everything has stopped\n"
     assert not state.supervised and not state.stay
     assert tilewright("down").stdout == "down: nothing was running\n"
+    assert json.loads(tilewright("down", "--json").stdout) == {"stopped": False}
 
 
 def test_up_says_which_service_does_not_answer(state: StateFolder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -142,7 +142,7 @@ def test_claims_in_words() -> None:
 def test_explain(report: Report, answers: dict[str, Answer]) -> None:
     shown = text(explain.overview(report))
     assert "What binds each layer" in shown and "none of 7 tried is valid" in shown
-    full = text(explain.in_full(report.layers[0], report))
+    full = text(explain.in_full(report.layers[0]))
     for words in (
         "P=8 C=16 K=8",
         "for K in 8",
@@ -153,7 +153,7 @@ def test_explain(report: Report, answers: dict[str, Answer]) -> None:
     ):
         assert words in full
     assert "Claim: best found, gap <= 25.0 % in one" in full
-    assert "none of 7 tried is valid" in text(explain.in_full(report.layers[2], report))
+    assert "none of 7 tried is valid" in text(explain.in_full(report.layers[2]))
 
 
 def test_many_layers_are_cut(state: RunState, answers: dict[str, Answer], monkeypatch: pytest.MonkeyPatch) -> None:

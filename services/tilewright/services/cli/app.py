@@ -122,11 +122,13 @@ def show(
 
 
 @app.command(rich_help_panel=RUNS)
-def explain(run: Run, layer: Annotated[str, typer.Option("--layer", metavar="NAME", help="One layer in full.")] = "") -> None:
+def explain(
+    run: Run, layer: Annotated[str, typer.Option("--layer", metavar="NAME", help="One layer in full.")] = "", json: Json = False
+) -> None:
     """Say what binds, layer by layer, and draw the mapping of one."""
     from .explain import explain
 
-    explain(run, layer)
+    explain(run, layer, json=json)
 
 
 @app.command(rich_help_panel=RUNS)
@@ -138,11 +140,11 @@ def attach(run: Run, json: Json = False) -> None:
 
 
 @app.command(rich_help_panel=RUNS)
-def cancel(run: Run) -> None:
+def cancel(run: Run, json: Json = False) -> None:
     """Stop a run and keep what it has found."""
     from .look import cancel
 
-    cancel(run)
+    cancel(run, json=json)
 
 
 @app.command(rich_help_panel=TOOLS)
@@ -187,19 +189,19 @@ def services(json: Json = False) -> None:
 
 
 @app.command(rich_help_panel=HOUSE)
-def up() -> None:
+def up(json: Json = False) -> None:
     """Start the embedded services and keep them running."""
     from .house import up
 
-    up()
+    up(json=json)
 
 
 @app.command(rich_help_panel=HOUSE)
-def down() -> None:
+def down(json: Json = False) -> None:
     """Stop the embedded services."""
     from .house import down
 
-    down()
+    down(json=json)
 
 
 @app.command(rich_help_panel=HOUSE)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -16,7 +18,7 @@ from . import connect, console, look, tables, units
 from .report import Layer, Report, gather
 
 
-def explain(word: str, layer: str) -> None:
+def explain(word: str, layer: str, *, json: bool) -> None:
     """Explain a run, or one of its layers."""
 
     async def work(bus: Bus) -> Report:
@@ -27,7 +29,36 @@ def explain(word: str, layer: str) -> None:
     report = connect.talk(work)
     if not report.layers:
         raise InvalidInput(f"run {report.state.run}: it has no profile (yet), expected a run that got that far")
-    console.show(in_full(_find(report, layer), report) if layer else overview(report))
+    chosen = _find(report, layer) if layer else None
+    if json:
+        for each in report.layers if chosen is None else (chosen,):
+            console.json_line(as_json(each, report))
+    else:
+        console.show(overview(report) if chosen is None else in_full(chosen))
+
+
+def as_json(layer: Layer, report: Report) -> dict[str, Any]:
+    """A layer with the rows of its cost, in base units, and its shares of the run."""
+    said: dict[str, Any] = {
+        "name": layer.name,
+        "task": layer.task,
+        "count": layer.count,
+        "macs": layer.macs,
+        "reason": layer.reason or None,
+    }
+    if layer.schedule is None:
+        return said
+    cost = layer.schedule.cost
+    return said | {
+        "cycles": cost.cycles,
+        "energy_pj": cost.energy_pj,
+        "share_of_cycles": layer.count * cost.cycles / max(1, report.cycles),
+        "share_of_energy": layer.count * cost.energy_pj / report.energy_pj if report.energy_pj else None,
+        "bottleneck": cost.bottleneck,
+        "cycles_of": {row.resource: row.cycles for row in cost.latency},
+        "energy_pj_of": _by_component(cost),
+        "mapping": layer.schedule.mapping,
+    }
 
 
 def _find(report: Report, word: str) -> Layer:
@@ -81,7 +112,7 @@ def _by_component(cost: Cost) -> dict[str, float]:
     return energies
 
 
-def in_full(layer: Layer, report: Report) -> RenderableType:
+def in_full(layer: Layer) -> RenderableType:
     """One layer: its operator, its mapping as a loop nest, and the rows of its cost."""
     head = Text(f"{layer.name} ({'once' if layer.count == 1 else f'{layer.count} times'})", style="bold")
     if layer.schedule is None:

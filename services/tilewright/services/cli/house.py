@@ -41,12 +41,15 @@ def services(*, json: bool) -> None:
     console.show(made if found else "no service answers; they start when a run needs them, or with `tilewright up`")
 
 
-def up() -> None:
+def up(*, json: bool) -> None:
     """Start all embedded services, keep them running, and wait until they answer."""
     folder = _embedded("up")
     folder.stay = True
     connect.talk(_all_answer)
-    console.line(f"up: {', '.join(NAMES)}; store and logs in {folder.path}; `tilewright down` stops them")
+    if json:
+        console.json_line({"services": NAMES, "state": str(folder.path)})
+    else:
+        console.line(f"up: {', '.join(NAMES)}; store and logs in {folder.path}; `tilewright down` stops them")
 
 
 async def _all_answer(bus: Bus) -> None:
@@ -59,10 +62,14 @@ async def _all_answer(bus: Bus) -> None:
         raise NoConnection(f"up: no answer from {', '.join(sorted(missing))} within {PATIENCE:g} s; see their logs") from None
 
 
-def down() -> None:
+def down(*, json: bool) -> None:
     """Stop the embedded services; live runs go on when the next ones start."""
     folder = _embedded("down")
-    console.line("down: everything has stopped" if stop(folder) else "down: nothing was running")
+    stopped = stop(folder)
+    if json:
+        console.json_line({"stopped": stopped})
+    else:
+        console.line("down: everything has stopped" if stopped else "down: nothing was running")
 
 
 def _embedded(verb: str) -> StateFolder:

@@ -113,16 +113,19 @@ def _write_kernels(view: stored.RunView | None, folder: Path) -> None:
         console.line(f"{target}: {kernel.name} for {kernel.target}, {kernel.verification.status}")
 
 
-def cancel(word: str) -> None:
+def cancel(word: str, *, json: bool) -> None:
     """Cancel a run."""
 
     async def work(bus: Bus) -> None:
         run = await resolve(bus, word)
         state = await stored.request_cancel(bus, run)
-        if state is not None and state.cancelled:
+        status = state.status if state is not None else "unknown"
+        if json:
+            console.json_line({"run": run, "status": status})
+        elif status == "cancelled":
             console.line(f"run {run} is cancelled; `tilewright show {run}` shows what it had found")
         else:
-            console.line(f"run {run} had ended before: {state.status if state else 'unknown'}")
+            console.line(f"run {run} had ended before: {status}")
 
     connect.talk(work)
 
