@@ -33,7 +33,7 @@ def docker_answers() -> bool:
     """True when a Docker engine answers (and nobody asked for the wheel)."""
     if os.environ.get(CHOICE) == "wheel" or not (os.environ.get("DOCKER_HOST") or Path("/var/run/docker.sock").exists()):
         return False
-    import docker
+    import docker  # type: ignore[import-untyped]
 
     try:
         with contextlib.closing(docker.from_env(timeout=5)) as client:
@@ -202,15 +202,24 @@ class Proxy:
         self._lines: list[tuple[asyncio.StreamWriter, asyncio.StreamWriter]] = []
         self._pumps: set[asyncio.Task[None]] = set()
         self._holding = False
+        self._port = 0
         self._server: asyncio.Server | None = None
         #: Set once an answer was swallowed.
         self.held = asyncio.Event()
         self.settings = target
 
     async def open(self) -> None:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        port = self._server.sockets[0].getsockname()[1]
-        self.settings = BusSettings(url=f"nats://127.0.0.1:{port}", token=self.settings.token)
+        """Listen; again, after `shut`, at the same port."""
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self._port)
+        self._port = self._server.sockets[0].getsockname()[1]
+        self.settings = BusSettings(url=f"nats://127.0.0.1:{self._port}", token=self.settings.token)
+
+    async def shut(self) -> None:
+        """Close every connection and stop listening."""
+        self.cut()
+        assert self._server is not None
+        self._server.close()
+        await self._server.wait_closed()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         up_reader, up_writer = await asyncio.open_connection(*self._target)
@@ -243,10 +252,7 @@ class Proxy:
         self._lines.clear()
 
     async def close(self) -> None:
-        self.cut()
-        assert self._server is not None
-        self._server.close()
-        await self._server.wait_closed()
+        await self.shut()
         for pump in tuple(self._pumps):
             await pump
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tilewright.protocol import _blobs
+from tilewright.protocol import _blobs, _publish
 from tilewright.protocol.bus import Bus
 from tilewright.protocol.errors import InvalidInput, NotBootstrapped
 from tilewright.protocol.subjects import BLOB_STREAM, Limits, blob_parts, blob_subject
@@ -48,7 +48,7 @@ async def test_an_old_blob_is_sent_again_so_that_it_outlives_its_new_result(bus:
     data = noise(CHUNK + 5)
     key = await bus.put_blob(data)
     later = time.time() + _blobs.REFRESH_AFTER + 1
-    monkeypatch.setattr(_blobs.time, "time", lambda: later)
+    monkeypatch.setattr(time, "time", lambda: later)
     await bus.put_blob(data)
     assert await stored(bus) == 4
     assert len(await bus.subjects(BLOB_STREAM, blob_parts(key))) == 2
@@ -93,7 +93,7 @@ async def test_too_large(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_chunks_under_way_are_bounded(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
     under_way = most = 0
-    publish = _blobs.publish
+    publish = _publish.publish
 
     async def count(*arguments: Any, **more: Any) -> Any:
         nonlocal under_way, most

@@ -114,6 +114,19 @@ async def test_keys(bus: Bus) -> None:
     assert await bucket.keys("r1.") == ["r1.map-1"]
 
 
+async def test_keys_come_in_pages(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server names at most 100 000 subjects at once."""
+    bucket = await bus.bucket(RUNS_BUCKET)
+    names = [f"$KV.tw_runs.k{index}" for index in range(7)]
+
+    async def page(call: str, request: dict[str, Any]) -> dict[str, Any]:
+        assert (call, request["subjects_filter"]) == ("STREAM.INFO.KV_tw_runs", "$KV.tw_runs.>")
+        return {"total": 7, "state": {"subjects": dict.fromkeys(names[request["offset"] : request["offset"] + 3], 1)}}
+
+    monkeypatch.setattr(bus.connection, "api", page)
+    assert await bucket.keys() == [f"k{index}" for index in range(7)]
+
+
 @pytest.mark.parametrize("key", ["", "sha256:abc", "two words", "a..b", ".a", "a.", "a.*", ">", "$KV", "größe", "a\r\nPUB x 0\r\n"])
 async def test_invalid_keys(bus: Bus, key: str) -> None:
     bucket = await bus.bucket(RUNS_BUCKET)

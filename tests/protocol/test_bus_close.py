@@ -152,6 +152,12 @@ async def test_services_say_who_they_are(bus: Bus, connect: Connect) -> None:
     assert [service.name for service in await bus.services()] == ["mapper"]
 
 
+async def test_the_status_of_one_service(bus: Bus) -> None:
+    await bus.serve_info("mapper", {}, lambda: {"busy": 2})
+    reply = await bus.connection.client.request("tw.mapper.status")
+    assert reply.data == b'{"busy": 2}'
+
+
 async def test_other_micro_services_do_no_harm(bus: Bus, connect: Connect) -> None:
     """``$SRV`` is shared by everybody on the server; an answer may be anything."""
     other = await connect()

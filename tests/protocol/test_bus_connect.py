@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import ssl
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ import trustme
 from tilewright.protocol import _dial, _publish
 from tilewright.protocol.bus import Bus, BusSettings
 from tilewright.protocol.errors import InvalidInput, NoConnection
-from tilewright.protocol.subjects import EVENT_STREAM, RUNS_BUCKET
+from tilewright.protocol.subjects import RUNS_BUCKET
 from tilewright.services.runtime.nats_server import NatsServer, binary
 
 RawServer = Callable[[dict[str, Any]], Any]
@@ -27,7 +28,7 @@ RawServer = Callable[[dict[str, Any]], Any]
 @pytest.fixture
 def raw_server(tmp_path: Path) -> Iterator[RawServer]:
     """Starts servers with any configuration; gives their port."""
-    running = []
+    running: list[subprocess.Popen[bytes]] = []
 
     async def start(configuration: dict[str, Any]) -> int:
         folder = tmp_path / f"raw{len(running)}"
@@ -160,7 +161,7 @@ async def test_not_an_address(url: str) -> None:
 @pytest.mark.parametrize("field", ["ca", "credentials", "nkey_seed"])
 async def test_a_file_that_does_not_exist(field: str) -> None:
     with pytest.raises(InvalidInput, match=f"{field}: file '/nowhere/x' does not exist"):
-        await Bus.connect(BusSettings(url="nats://localhost:4222", **{field: "/nowhere/x"}))
+        await Bus.connect(msgspec.structs.replace(BusSettings(url="nats://localhost:4222"), **{field: "/nowhere/x"}))
 
 
 async def test_a_ca_that_is_none(tmp_path: Path) -> None:
@@ -175,7 +176,7 @@ async def test_keys_without_their_package(tmp_path: Path, field: str, closed_por
     monkeypatch.setitem(__import__("sys").modules, "nkeys", None)
     path = tmp_path / "seed"
     path.write_text("SU...")
-    text = await refusal(BusSettings(url=f"nats://127.0.0.1:{closed_port}", **{field: str(path)}))
+    text = await refusal(msgspec.structs.replace(BusSettings(url=f"nats://127.0.0.1:{closed_port}"), **{field: str(path)}))
     assert "pip install 'nats-py[nkeys]'" in text
 
 
@@ -276,4 +277,6 @@ async def test_errors_that_waiting_cannot_cure() -> None:
     assert _dial.is_final(nats.errors.Error("nats: 'Authorization Violation'"))
     assert _dial.is_final(nats.errors.AuthorizationError())
     assert not _dial.is_final(ConnectionRefusedError())
-    assert EVENT_STREAM in str(_dial.explain(BusSettings(url="nats://a:1"), RuntimeError(EVENT_STREAM)))
+    settings = BusSettings(url="nats://a:1")
+    assert str(_dial.explain(settings, RuntimeError("x"))) == "NATS at nats://a:1: RuntimeError: x"
+    assert str(_dial.explain(settings, ssl.SSLError(1, "wrong version"))).endswith("the TLS handshake failed (wrong version)")

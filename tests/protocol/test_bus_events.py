@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tilewright.protocol import _events
+from tilewright.protocol._pull import Puller
 from tilewright.protocol.bus import Bus, StreamEvent
 from tilewright.protocol.errors import NoConnection, NotBootstrapped
 from tilewright.protocol.subjects import DEAD_STREAM, EVENT_STREAM, dead_subject, event_subject, events_of
@@ -142,7 +143,7 @@ async def test_reading_on_after_the_server_crashed(own_server: NatsServer, own_b
 
 async def test_reading_on_when_the_tail_was_lost_and_its_numbers_are_given_out_again(own_server: NatsServer, own_bus: Bus) -> None:
     """A reader that has seen 3 events of which the crash lost 2 must see the new 2 and 3, and nothing twice."""
-    async with asyncio.timeout(20), aclosing(own_bus.events(events_of("run1"))) as events:  # type: ignore[type-var]
+    async with asyncio.timeout(20), aclosing(own_bus.events(events_of("run1"))) as events:
         await say(own_bus, "run1", 0, 1, 2)
         assert [int((await anext(events)).data) for _ in range(3)] == [0, 1, 2]
         lose_the_rest = await tail_lost(own_server, own_bus, keep=1)
@@ -185,39 +186,39 @@ async def test_a_silent_consumer_is_made_again(bus: Bus, monkeypatch: pytest.Mon
     """As when the node that held it died while our own connection lives."""
     monkeypatch.setattr(_events, "EXPIRES", 0.1)
     monkeypatch.setattr(_events, "PATIENCE_FOR_STATUS", 0.2)
-    ask = _events.Puller.request
+    ask = Puller.request
     deaf = True
 
-    async def request(self: _events.Puller, batch: int, expires: float) -> None:
+    async def request(self: Puller, batch: int, expires: float) -> None:
         nonlocal deaf
         if deaf:
             deaf = False
         else:
             await ask(self, batch, expires)
 
-    monkeypatch.setattr(_events.Puller, "request", request)
+    monkeypatch.setattr(Puller, "request", request)
     await say(bus, "run1", 0)
     assert await collect(bus.events(events_of("run1")), 1) == [0]
 
 
 async def test_a_gap_in_what_arrives_is_filled(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
     await say(bus, "run1", *range(5))
-    hear = _events.Puller._on_message
+    hear = Puller._on_message
     heard = 0
 
-    async def lose_one(self: _events.Puller, message: Any) -> None:
+    async def lose_one(self: Puller, message: Any) -> None:
         nonlocal heard
         heard += 1
         if heard != 3:
             await hear(self, message)
 
-    monkeypatch.setattr(_events.Puller, "_on_message", lose_one)
+    monkeypatch.setattr(Puller, "_on_message", lose_one)
     assert [int(event.data) async for event in bus.events(events_of("run1"), follow=False)] == [0, 1, 2, 3, 4]
 
 
 async def test_reading_on_when_the_last_one_read_has_expired(bus: Bus, through_proxy: Any, eventually: Callable[..., Any]) -> None:
     other, proxy = await through_proxy()
-    async with asyncio.timeout(20), aclosing(other.events(events_of("run1"))) as events:  # type: ignore[type-var]
+    async with asyncio.timeout(20), aclosing(other.events(events_of("run1"))) as events:
         await say(bus, "run1", 0, 1, 2)
         assert [int((await anext(events)).data) for _ in range(3)] == [0, 1, 2]
         await bus.connection.api(f"STREAM.PURGE.{EVENT_STREAM}")
@@ -240,6 +241,16 @@ async def test_a_stream_that_vanishes_under_a_follower(bus: Bus) -> None:
     await bus.connection.api(f"STREAM.DELETE.{EVENT_STREAM}")
     with pytest.raises(NotBootstrapped, match="stream TW_EVT does not exist"):
         await following
+
+
+async def test_a_stream_that_vanishes_before_the_first_consumer(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def still_there(_self: _events.Reader) -> dict[str, int]:
+        return {"last_seq": 5}
+
+    monkeypatch.setattr(_events.Reader, "_stream_state", still_there)
+    await bus.connection.api(f"STREAM.DELETE.{EVENT_STREAM}")
+    with pytest.raises(NotBootstrapped, match="stream TW_EVT does not exist"):
+        await collect(bus.events(events_of("run1")), 1)
 
 
 async def test_closing_the_bus_ends_followers(connect: Any, bus: Bus) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tilewright.protocol import _queue
+from tilewright.protocol._pull import Puller
 from tilewright.protocol.bootstrap import bootstrap
 from tilewright.protocol.bus import Bus, Delivery, Queue
 from tilewright.protocol.errors import NoConnection, NotBootstrapped
@@ -180,6 +181,23 @@ async def test_a_server_that_forgot_the_delivery_does_not_keep_the_worker_waitin
     assert (again is not None) == (verdict == "nak")
 
 
+async def test_a_verdict_waits_for_a_line_that_is_down(bus: Bus, through_proxy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_queue, "CONFIRMATION", 0.2)
+    other, proxy = await through_proxy()
+    queue = await other.queue(QUEUE)
+    await put(bus)
+    delivery = await take(queue)
+    proxy.hold_answers()
+    acking = asyncio.create_task(delivery.ack())
+    await proxy.held.wait()
+    await proxy.shut()
+    await asyncio.sleep(0.4)
+    assert not acking.done()
+    await proxy.open()
+    await acking
+    assert await bus.lag(QUEUE) == (0, 0)
+
+
 async def test_removing_twice_is_once(bus: Bus) -> None:
     queue = await bus.queue(QUEUE)
     await put(bus)
@@ -236,14 +254,14 @@ class TestMissingConsumer:
         self, bus: Bus, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
         requests = 0
-        ask = _queue.Puller.request
+        ask = Puller.request
 
-        async def count(self: _queue.Puller, batch: int, expires: float) -> None:
+        async def count(self: Puller, batch: int, expires: float) -> None:
             nonlocal requests
             requests += 1
             await ask(self, batch, expires)
 
-        monkeypatch.setattr(_queue.Puller, "request", count)
+        monkeypatch.setattr(Puller, "request", count)
         queue = await bus.queue(QUEUE)
         fetching = asyncio.create_task(queue.fetch(1.5))
         await asyncio.sleep(0.05)
@@ -313,6 +331,26 @@ class TestNothingIsHeldIdle:
         assert first is not None
         second = await take(await bus.queue(QUEUE))
         assert {first.data, second.data} == {b"0", b"1"}
+
+    async def test_a_job_that_comes_in_the_very_moment_of_a_cancellation(
+        self, bus: Bus, connect: Connect, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        hear = Puller._on_message
+        fetching: asyncio.Task[Delivery | None]
+
+        async def cancel_then_hear(self: Puller, message: Any) -> None:
+            fetching.cancel()
+            await hear(self, message)
+
+        monkeypatch.setattr(Puller, "_on_message", cancel_then_hear)
+        queue = await bus.queue(QUEUE)
+        fetching = asyncio.create_task(queue.fetch(600.0))
+        await asyncio.sleep(0.05)
+        await put(bus)
+        with pytest.raises(asyncio.CancelledError):
+            await fetching
+        monkeypatch.undo()
+        assert (await take(await (await connect()).queue(QUEUE))).data == b"0"
 
 
 async def close_while_fetching(queue: Queue, fetching: asyncio.Task[Delivery | None]) -> Delivery | None:

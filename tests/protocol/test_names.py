@@ -29,7 +29,7 @@ def test_run_ids_are_sortable_short_and_unlike(monkeypatch: pytest.MonkeyPatch) 
     assert all(re.fullmatch(r"[0-9a-z]{20}", each) and TOKEN.fullmatch(each) for each in ids)
     stamps = []
     for now in (0.0, 1.7e9, 1.7e9 + 0.001, 1.7e9 + 1, 4e9, 3e10):
-        monkeypatch.setattr(keys.time, "time", lambda now=now: now)
+        monkeypatch.setattr(time, "time", lambda now=now: now)
         stamps.append(keys.new_run_id())
     assert stamps == sorted(stamps)
     assert stamps[0].startswith("0000000000")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -208,7 +209,7 @@ class TestFingerprint:
         names = {path.as_posix().rpartition("tilewright/")[2] for path in sources("mappers", "acme")}
         assert {"loopnest/evaluate.py", "protocol/cost.py", "protocol/workload.py"} <= names
         before = fingerprint("mappers", "acme")
-        monkeypatch.setattr(registry.importlib.metadata, "version", lambda _name: "0")
+        monkeypatch.setattr(importlib.metadata, "version", lambda _name: "0")
         assert fingerprint("mappers", "acme") != before
 
     def test_libraries_that_are_not_installed_are_left_out(self, install: Install, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import nats.js.errors
 
 from . import subjects
-from ._connection import STREAM_NOT_FOUND, Connection, not_bootstrapped
+from ._connection import Connection
 from ._publish import publish
 from .codec import MAX_VALUE
 from .errors import InvalidInput
@@ -104,9 +104,7 @@ class Blobs:
                 f"stream {subjects.BLOB_STREAM}",
                 lambda _: self._connection.js.get_last_msg(subjects.BLOB_STREAM, subject, direct=True),
             )
-        except nats.js.errors.NotFoundError as error:
-            if error.err_code == STREAM_NOT_FOUND:
-                raise not_bootstrapped(f"stream {subjects.BLOB_STREAM}") from error
+        except nats.js.errors.NotFoundError:
             return None
 
     async def get(self, key: str) -> bytes | None:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast
 
 import nats.errors
 import nats.js.errors
-from nats.aio.client import Client
+from nats.aio.client import Client, Srv
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.js import JetStreamContext
@@ -60,6 +60,12 @@ class _Client(Client):
         if self._demands_tls and not self._server_info.get("tls_required"):
             raise nats.errors.SecureConnRequiredError
         return super()._connect_command()
+
+    async def _connect_to_server(self, server: Srv) -> None:
+        """Connect; the line of a failed attempt is closed first (nats-py would leave it to the garbage collector)."""
+        if self._transport:
+            cast("Callable[[], None]", self._transport.close)()
+        await super()._connect_to_server(server)
 
     @property
     def is_clustered(self) -> bool:

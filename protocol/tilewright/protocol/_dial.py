@@ -48,13 +48,17 @@ def options(settings: BusSettings) -> dict[str, Any]:
         try:
             chosen["tls"] = ssl.create_default_context(cafile=_file("ca", settings.ca) if settings.ca else None)
         except ssl.SSLError as error:
-            raise InvalidInput(f"ca: {settings.ca!r} is not a PEM certificate bundle ({error.reason or error})") from error
+            raise InvalidInput(f"ca: {settings.ca!r} is not a PEM certificate bundle ({_tls_reason(error)})") from error
     return chosen
 
 
 def demands_tls(settings: BusSettings) -> bool:
     """True when an address says ``tls://``: then nothing is said in clear."""
     return "tls://" in settings.url
+
+
+def _tls_reason(error: ssl.SSLError) -> str:
+    return getattr(error, "reason", None) or str(error)
 
 
 def _server(text: str) -> SplitResult:
@@ -111,7 +115,7 @@ def _reason(settings: BusSettings, error: BaseException | None) -> str:
         case ssl.SSLCertVerificationError():
             return f"the server's certificate is not trusted ({error.verify_message}); name its CA bundle in TILEWRIGHT_NATS_CA"
         case ssl.SSLError():
-            return f"the TLS handshake failed ({error.reason or error})"
+            return f"the TLS handshake failed ({_tls_reason(error)})"
         case nats.errors.SecureConnRequiredError():
             return "the address asks for TLS, which the server does not offer"
         case ConnectionRefusedError():
