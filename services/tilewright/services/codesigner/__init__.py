@@ -52,8 +52,9 @@ def perform(job: CodesignJob, host: Host) -> Codesigned:
             if exceeded := limits.exceeded(found):
                 refused = f"a design of {job.codesigner}: {exceeded}"
                 continue
-            claims.add(candidate.claim, found.value())
-            if best is None or found.value() < best.value():
+            improved = best is None or found.value() < best.value()
+            claims.add(candidate.claim, best=improved)
+            if improved:
                 best = found
                 host.partial(f"best {job.objective}", **{job.objective: best.value(), "evaluations": float(ctx.evaluations)})
     except BudgetExhausted:

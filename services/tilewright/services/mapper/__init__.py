@@ -42,11 +42,12 @@ def perform(job: MapJob, host: Host) -> Mapped:
                 refused = str(error)
                 continue
             value = cost.objective(job.objective)
-            claims.add(candidate.claim, value)
-            if best is None or value < best[0]:
+            improved = best is None or value < best[0]
+            claims.add(candidate.claim, best=improved)
+            if improved:
                 best = (value, candidate.mapping, cost)
                 host.partial(f"best {job.objective}", **{job.objective: value, "evaluations": float(ctx.evaluations)})
-            if job.budget.gap is not None and claims.gap(best[0]) <= job.budget.gap:
+            if best is not None and job.budget.gap is not None and claims.gap(best[0]) <= job.budget.gap:
                 break
     except BudgetExhausted:
         pass

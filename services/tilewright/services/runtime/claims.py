@@ -17,12 +17,12 @@ class Claims:
         self._bound: float | None = None
         self._mapspace = ""
         self._optimal = False
-        self._proxies: dict[float, str] = {}
+        self._proxy: Claim | None = None
 
-    def add(self, claim: Claim, value: float) -> None:
-        """Take in the claim of a candidate whose value, scored by the host, is `value`."""
-        if claim.kind == "proxy optimum":
-            self._proxies.setdefault(value, claim.mapspace)
+    def add(self, claim: Claim, *, best: bool) -> None:
+        """Take in the claim of a candidate; `best`: it is the best one from now on."""
+        if best:
+            self._proxy = claim if claim.kind == "proxy optimum" else None
         self._optimal = self._optimal or claim.kind == "optimal"
         if claim.lower_bound is not None and (self._bound is None or claim.lower_bound > self._bound):
             self._bound, self._mapspace = claim.lower_bound, claim.mapspace
@@ -45,6 +45,6 @@ class Claims:
         if self._optimal and gap <= EQUAL:
             return Claim("optimal", self._mapspace, bound, max(0.0, gap))
         known = {"lower_bound": bound, "gap": max(0.0, gap)} if bound is not None else {}
-        if value in self._proxies:
-            return Claim("proxy optimum", self._proxies[value], **known)
+        if self._proxy is not None:
+            return Claim("proxy optimum", self._proxy.mapspace, **known)
         return Claim("best found", self._mapspace if bound is not None else "", **known)

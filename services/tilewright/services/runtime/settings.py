@@ -108,7 +108,9 @@ def load(environment: Mapping[str, str] | None = None) -> Settings:
     for variable, text in environment.items():
         if variable.startswith(PREFIX) and not variable.startswith(TESTS) and variable != CONFIG:
             field = variable.removeprefix(PREFIX).lower()
-            _known(field, variable, (f"{PREFIX}{each.upper()}" for each in Settings.__struct_fields__))
+            if field not in Settings.__struct_fields__:
+                known = (f"{PREFIX}{each.upper()}" for each in Settings.__struct_fields__)
+                raise InvalidSettings(f"{variable} is not a setting{suggest(variable, known)}")
             values[field] = _value(
                 field, [part.strip() for part in text.split(",") if part.strip()] if field == "plugins" else text, variable
             )
@@ -123,13 +125,9 @@ def _from_file(path: Path) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidSettings(f"{path}: not TOML: {error}") from error
     for key in table:
-        _known(key, f"{path}: key {key!r}", Settings.__struct_fields__)
+        if key not in Settings.__struct_fields__:
+            raise InvalidSettings(f"{path}: key {key!r} is not a setting{suggest(key, Settings.__struct_fields__)}")
     return {key: _value(key, value, f"{path}: {key}") for key, value in table.items()}
-
-
-def _known(field: str, said: str, known: Any) -> None:
-    if field not in Settings.__struct_fields__:
-        raise InvalidSettings(f"{said} is not a setting{suggest(said, known)}")
 
 
 def _value(field: str, value: Any, said: str) -> Any:
