@@ -22,14 +22,15 @@ from tilewright.protocol.subjects import STAGES
 TOY = Path(__file__).parents[2] / "data" / "toy"
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def toy() -> Iterator[Path]:
-    """The toy distribution is installed."""
+    """The toy distribution is installed, for the tests of this folder only."""
     sys.path.insert(0, str(TOY))
     importlib.invalidate_caches()
     yield TOY
     sys.path.remove(str(TOY))
     sys.modules.pop("tilewright_toy", None)
+    importlib.invalidate_caches()
 
 
 @pytest.fixture
