@@ -101,7 +101,7 @@ def _problem(schedule: Schedule, architecture: Architecture, options: Options) -
         raise InvalidInput(f"semantics: {wanted!r}, expected {' or '.join(SEMANTICS)}")
     rules: dict[str, object] = {name: value for name, value in options.items() if name != "semantics"}
     if not rules and own == wanted:
-        rules.update(name.split("=", 1) for name in schedule.cost.conventions)
+        rules.update(name.partition("=")[::2] for name in schedule.cost.conventions)
     semantics: ln.Semantics = "walk" if wanted == "walk" else "timeloop"
     return ln.Problem(schedule.operator, architecture, semantics=semantics, conventions=ln.Conventions.parse(rules))
 

@@ -1,0 +1,163 @@
+"""The suites ``timeloop`` and ``timeloop-gemmini``: what they find on the shipped data, and that they can fail."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+from collections.abc import Callable
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tilewright.protocol import registry
+from tilewright.protocol.errors import InvalidInput
+from tilewright.protocol.validation import ValidationReport
+
+
+def shipped(suite: str, name: str) -> list[str]:
+    data = files(f"tilewright.plugins.validations.{suite}").joinpath(name).read_bytes()
+    return gzip.decompress(data).decode().splitlines()
+
+
+def validate(suite: str, path: Path | None = None) -> ValidationReport:
+    report: ValidationReport = registry.load("validations", suite).run(str(path) if path else None, {})
+    return report
+
+
+def test_every_recorded_evaluation_is_reproduced() -> None:
+    report = validate("timeloop")
+    cases = [json.loads(line) for line in shipped("timeloop", "reference.jsonl.gz")]
+    perfect = [case for case in cases if not case["imperfect"]]
+    assert report.cases == report.exact == len(perfect) == 553
+    assert report.max_error == 0
+    linked = report.groups["peer transfers"]
+    assert linked.cases == linked.exact == sum(case["result_with_link_transfers"] is not None for case in perfect) == 37
+    assert report.skipped == len(cases) - len(perfect) == 21
+    assert not any(name.startswith("differs") for name in report.groups)
+
+
+def _wrong_reads(case: dict[str, Any]) -> None:
+    next(iter(case["result"]["levels"].values()))["tensors"]["Weights"]["reads"] += 1
+
+
+def _wrong_energy(case: dict[str, Any]) -> None:
+    case["result"]["energy_pj_recomputed"] *= 1 + 1e-8
+
+
+def _wrong_cycles(case: dict[str, Any]) -> None:
+    case["result"]["cycles"] += 1
+
+
+def _wrong_utilization(case: dict[str, Any]) -> None:
+    case["result"]["utilization_percent"] += 0.01
+
+
+@pytest.mark.parametrize(
+    ("change", "figure"),
+    [
+        (_wrong_reads, "differs: RF Weights reads"),
+        (_wrong_energy, "differs: energy"),
+        (_wrong_cycles, "differs: cycles"),
+        (_wrong_utilization, "differs: utilization"),
+    ],
+)
+def test_one_wrong_figure_is_found(tmp_path: Path, change: Callable[[dict[str, Any]], None], figure: str) -> None:
+    lines = shipped("timeloop", "reference.jsonl.gz")[:3]
+    case = json.loads(lines[1])
+    change(case)
+    path = tmp_path / "cases.jsonl"
+    path.write_text("\n".join([lines[0], json.dumps(case), lines[2]]))
+    report = validate("timeloop", path)
+    assert (report.cases, report.exact) == (3, 2)
+    assert report.groups[figure].cases == 1
+    assert report.max_error is not None
+    assert report.max_error > 0
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"arch": 1', r"line 1, column \d+: .*expected one JSON object per line"),
+        ('{"arch": {}}', "line 1: has no problem, mapping, result"),
+        ('{"arch": {}, "problem": {}, "mapping": {}, "result": {}}', r"line 1 \(no id\): has no 'dims'"),
+    ],
+)
+def test_broken_case_files_are_named(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "cases.jsonl"
+    path.write_text(text)
+    with pytest.raises(InvalidInput, match=message):
+        validate("timeloop", path)
+
+
+def test_missing_files_are_named(tmp_path: Path) -> None:
+    for suite in ("timeloop", "timeloop-gemmini"):
+        with pytest.raises(InvalidInput, match=r"nowhere.gz: cannot be read"):
+            validate(suite, tmp_path / "nowhere.gz")
+
+
+@pytest.fixture
+def sample(tmp_path: Path) -> Callable[[Callable[[list[dict[str, str]]], None]], Path]:
+    """Every 80th row of DOSA's data, changed by a function, as a compressed CSV file."""
+
+    def write(change: Callable[[list[dict[str, str]]], None] = lambda rows: None) -> Path:
+        rows = list(csv.DictReader(shipped("timeloop_gemmini", "sample.csv.gz")))[::80]
+        change(rows)
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+        path = tmp_path / "rows.csv.gz"
+        path.write_bytes(gzip.compress(text.getvalue().encode()))
+        return path
+
+    return write
+
+
+def test_gemmini_rows_are_reproduced(sample: Callable[..., Path]) -> None:
+    report = validate("timeloop-gemmini", sample())
+    assert report.cases == report.exact == 118
+    assert report.mape is not None
+    assert report.mape < 0.05
+    assert report.groups["cycles"].max_error == 0
+    table = report.groups["energy, Timeloop's built-in table"]
+    assert table.exact == 118
+    explained = [group for name, group in report.groups.items() if name.startswith("explained")]
+    assert sum(group.cases for group in explained) == 118
+    assert report.spearman is not None
+    assert report.spearman > 0.99999
+
+
+def test_gemmini_rows_that_differ_are_counted(sample: Callable[..., Path]) -> None:
+    def change(rows: list[dict[str, str]]) -> None:
+        rows[0]["target.cycle"] = str(int(float(rows[0]["target.cycle"])) * 2)
+        rows[1]["target.energy"] = str(float(rows[1]["target.energy"]) * 1.02)
+
+    report = validate("timeloop-gemmini", sample(change))
+    assert report.exact == 117
+    assert report.within_1pct == 116
+    assert report.groups["unexplained: cycles differ"].cases == 1
+    beyond = next(group for name, group in report.groups.items() if "beyond the printed digits" in name)
+    assert beyond.cases == 1
+    assert report.max_error is not None
+    assert report.max_error == pytest.approx(50, abs=1)
+
+
+def test_gemmini_errors_name_the_row(sample: Callable[..., Path], tmp_path: Path) -> None:
+    def unreadable(rows: list[dict[str, str]]) -> None:
+        rows[3]["mapping.mapping"] = "L3[WIO] C8 - L2[WI] N1 - L1[O] Z* - L0[W] N1"
+
+    with pytest.raises(InvalidInput, match=r"loop 'Z\*', expected e.g. 'P7' or 'C8X'"):
+        validate("timeloop-gemmini", sample(unreadable))
+
+    def wrong(rows: list[dict[str, str]]) -> None:
+        rows[3]["prob.K"] = str(int(rows[3]["prob.K"]) * 2)
+
+    with pytest.raises(InvalidInput, match=r"row 4: factors of K below its bound"):
+        validate("timeloop-gemmini", sample(wrong))
+    (tmp_path / "empty.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(InvalidInput, match=r"has no column target.cycle"):
+        validate("timeloop-gemmini", tmp_path / "empty.csv")
