@@ -137,6 +137,21 @@ def test_explain(run: RunState) -> None:
     assert "ambiguous: layer0, layer1, layer3" in tilewright("explain", run.run, "--layer", "layer").stderr
 
 
+def test_a_figure_is_traced_to_its_coefficients(run: RunState) -> None:
+    traced = tilewright("explain", run.run, "--layer", "layer0", "--trace", "cycles")
+    assert traced.exit_code == 0 and traced.stdout.startswith("cycles = 1,024")
+    said = last_line(tilewright("explain", run.run, "--layer", "layer0", "--trace", "energy", "--json"))
+    assert said["name"] == "energy"
+    assert said["value"] == pytest.approx(sum(term["value"] for term in said["terms"]))
+    for words, text in (
+        (("--layer", "layer0", "--trace", "enrgy"), "did you mean 'energy'?"),
+        (("--layer", "layer3", "--trace", "energy"), "layer3 has no mapping: none of 7 tried is valid"),
+        (("--trace", "energy"), "expected --layer beside it"),
+    ):
+        refused = tilewright("explain", run.run, *words)
+        assert refused.exit_code == 2 and text in refused.stderr
+
+
 def test_a_run_that_is_over_is_not_cancelled(run: RunState) -> None:
     result = tilewright("cancel", run.run)
     assert result.exit_code == 0 and f"run {run.run} had ended before: partial" in result.stdout

@@ -123,12 +123,15 @@ def show(
 
 @app.command(rich_help_panel=RUNS)
 def explain(
-    run: Run, layer: Annotated[str, typer.Option("--layer", metavar="NAME", help="One layer in full.")] = "", json: Json = False
+    run: Run,
+    layer: Annotated[str, typer.Option("--layer", metavar="NAME", help="One layer in full.")] = "",
+    trace: Annotated[str, typer.Option("--trace", metavar="FIGURE", help="One of its figures down to its coefficients, e.g. energy.")] = "",
+    json: Json = False,
 ) -> None:
-    """Say what binds, layer by layer, and draw the mapping of one."""
+    """Say what binds, layer by layer, draw the mapping of one, or trace one of its figures."""
     from .explain import explain
 
-    explain(run, layer, json=json)
+    explain(run, layer, trace, json=json)
 
 
 @app.command(rich_help_panel=RUNS)

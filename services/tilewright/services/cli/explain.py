@@ -8,7 +8,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from tilewright.protocol import registry
 from tilewright.protocol.bus import Bus
+from tilewright.protocol.context import COST_MODEL
 from tilewright.protocol.cost import Cost
 from tilewright.protocol.errors import InvalidInput, suggest
 from tilewright.protocol.workload import Operator
@@ -18,8 +20,10 @@ from . import connect, console, look, tables, units
 from .report import Layer, Report, gather
 
 
-def explain(word: str, layer: str, *, json: bool) -> None:
-    """Explain a run, or one of its layers."""
+def explain(word: str, layer: str, figure: str, *, json: bool) -> None:
+    """Explain a run, one of its layers, or one figure of a layer."""
+    if figure and not layer:
+        raise InvalidInput(f"--trace {figure}: expected --layer beside it")
 
     async def work(bus: Bus) -> Report:
         view = await load_run(bus, await look.resolve(bus, word))
@@ -30,11 +34,21 @@ def explain(word: str, layer: str, *, json: bool) -> None:
     if not report.layers:
         raise InvalidInput(f"run {report.state.run}: it has no profile (yet), expected a run that got that far")
     chosen = _find(report, layer) if layer else None
-    if json:
+    if figure and chosen is not None:
+        traced = trace(chosen, report, figure)
+        console.json_line(traced) if json else console.line(str(traced))
+    elif json:
         for each in report.layers if chosen is None else (chosen,):
             console.json_line(as_json(each, report))
     else:
         console.show(overview(report) if chosen is None else in_full(chosen))
+
+
+def trace(layer: Layer, report: Report, figure: str) -> Any:
+    """One figure of a layer's cost as a tree of formulas down to the coefficients, by the cost model itself."""
+    if layer.schedule is None or report.profile is None:
+        raise InvalidInput(f"--trace {figure}: {layer.name} has no mapping: {layer.reason}")
+    return registry.load("simulators", COST_MODEL).explain(layer.schedule, report.profile.architecture, figure)
 
 
 def as_json(layer: Layer, report: Report) -> dict[str, Any]:
