@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
+import signal
 from collections.abc import Awaitable, Callable
 from itertools import pairwise
 from typing import Any
@@ -347,6 +349,54 @@ async def test_what_was_given_up_before_a_crash_of_the_worker_is_not_tried_again
     assert outcome.failure == Failure("crash", "third")
     assert [letter.reason for _, letter in await bench.dead()] == ["crash: third"]
     assert jobs.started() == []
+
+
+async def test_the_last_delivery_is_the_last_try(bench: Bench, jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(assignment, "MAX_DELIVERIES", 1)
+    await bench.work()
+    await bench.publish(jobs.job("fail"))
+    _, outcome = await bench.outcome()
+    assert outcome.status == "failed"
+    assert len(jobs.started()) == 1
+    assert len(await bench.dead()) == 1
+
+
+async def test_a_job_that_somebody_else_interrupts_is_handed_back(bench: Bench, jobs: Jobs, eventually: Eventually) -> None:
+    """A service manager that stops a machine signals every process, children first perhaps."""
+    await bench.work()
+    await bench.publish(jobs.job("yield first"))
+    await eventually(jobs.started)
+    os.kill(jobs.started()[0], signal.SIGTERM)
+    await eventually(lambda: len(jobs.started()) == 2)
+    await start_run(bench.bus)
+    await request_cancel(bench.bus, "run")
+    _, outcome = await bench.outcome()
+    assert outcome.record is not None
+    assert outcome.record.attempts == 1
+
+
+async def test_a_signal_between_jobs_changes_nothing(bench: Bench, jobs: Jobs) -> None:
+    await bench.work()
+    await bench.publish(jobs.job())
+    await bench.outcome()
+    os.kill(jobs.started()[0], signal.SIGTERM)
+    await bench.publish(jobs.job(label="next"), run="other")
+    _, outcome = await bench.outcome()
+    assert outcome.record is not None
+    assert (outcome.status, outcome.record.attempts) == ("done", 1)
+    assert jobs.started("next") == jobs.started()
+
+
+async def test_a_record_that_cannot_be_read_is_the_trouble_of_its_job_only(bench: Bench, jobs: Jobs) -> None:
+    await (await bench.bus.bucket(subjects.RUNS_BUCKET)).create("run", b"no state")
+    await bench.work()
+    await bench.publish(jobs.job())
+    _, outcome = await bench.outcome()
+    assert outcome.failure is not None
+    assert outcome.failure.message.startswith("InvalidMessage: ")
+    await bench.publish(jobs.job(), run="other")
+    _, outcome = await bench.outcome()
+    assert outcome.status == "done"
 
 
 async def test_an_outcome_is_published_once(bench: Bench, jobs: Jobs, eventually: Eventually) -> None:

@@ -17,7 +17,7 @@ import msgspec
 
 from tilewright.protocol.bus import Bucket, Bus, Delivery
 from tilewright.protocol.codec import decode, encode
-from tilewright.protocol.errors import Backlog, NoConnection
+from tilewright.protocol.errors import Backlog, NoConnection, TilewrightError
 from tilewright.protocol.keys import message_id
 from tilewright.protocol.messages import Envelope, Event, Failure, Outcome, Record, StartJob, pack
 from tilewright.protocol.subjects import ATTEMPTS_BUCKET, MAX_DELIVERIES, RUNS_BUCKET, Stage, cancel_subject, done_subject
@@ -85,7 +85,13 @@ class Assignment:
         """
         minding = [asyncio.create_task(self._beat()), asyncio.create_task(self._listen())]
         try:
-            outcome = await self._outcome()
+            try:
+                outcome = await self._outcome()
+            except NoConnection:
+                raise
+            except Exception as error:  # a record that cannot be read, say: this job's trouble, not that of the whole worker
+                log.exception("%s of run %s", self._envelope.task, self._envelope.run)
+                outcome = await self._failed(Failure("exception", f"{type(error).__name__}: {error}"))
             if outcome is not None:
                 await self._settle(outcome)
             return outcome
@@ -106,7 +112,7 @@ class Assignment:
             try:
                 if not await self._active():
                     self._cancelled.set()
-            except NoConnection as error:
+            except TilewrightError as error:  # the next look may succeed, and the job is ours meanwhile
                 log.warning("%s of run %s: %s", self._envelope.task, self._envelope.run, error)
 
     async def _listen(self) -> None:
@@ -177,6 +183,9 @@ class Assignment:
         if answer is None:
             assert self._known is not None
             return self._done(self._identified.key, self._known, cached=True)
+        if not self._cancelled.is_set() and _interrupted(answer):  # by somebody else, who stops all processes of this machine
+            await self._delivery.nak()
+            return None
         if isinstance(answer, Done):
             key = self._identified.key if answer.complete else run_key(self._envelope.run, self._envelope.task)
             stands = await self._desk.results.put(key, answer.answer)
@@ -239,3 +248,7 @@ class Assignment:
         kind: dict[str, Literal["result", "error", "cancelled"]] = {"done": "result", "failed": "error", "cancelled": "cancelled"}
         event = Event(failure=outcome.failure, cached=outcome.cached, worker=self._desk.worker)
         await self.reporter.tell(kind[outcome.status], event)
+
+
+def _interrupted(answer: Done | Refused) -> bool:
+    return answer.interrupted if isinstance(answer, Done) else answer.reason == "cancelled"

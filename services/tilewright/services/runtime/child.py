@@ -23,7 +23,7 @@ from tilewright.protocol.subjects import SERVICES
 from . import lifeline
 from .frames import Done, FromChild, Identified, Proceed, Refused, Stale, Work, pack, read
 from .host import Host, Unsolvable
-from .identity import Code, names
+from .identity import Code
 from .settings import load
 
 
@@ -45,20 +45,20 @@ class Slot:
             if self._code.stale:
                 self._send(Stale())
                 return
-            self._host = Host(self._send, self._allowed)
+            host = self._host = Host(self._send, self._allowed)
             try:
-                answer = self._do(work, self._host)
+                answer = self._do(work, host)
             except BaseException as error:  # whatever a plugin raises, the process goes on
                 answer = refusal(error)
-            self._host = None
             if answer is not None:
                 self._send(answer)
+            self._host = None
 
     def _do(self, work: Work, host: Host) -> Done | Refused | None:
         service = importlib.import_module(f"tilewright.services.{SERVICES[work.stage]}")
         job: Job = decode(work.job, JOBS[work.stage], limit=MAX_VALUE)
         plugins = service.plugins(job, host)
-        self._send(Identified(self._code.key(work.stage, job, service, plugins, host), names(plugins)))
+        self._send(Identified(self._code.key(work.stage, job, service, plugins, host), self._code.names(plugins)))
         if not isinstance(read(self._commands), Proceed):
             return None
         before = _cpu_seconds()
@@ -66,7 +66,7 @@ class Slot:
         if host.cancelled and not hasattr(answer, "complete"):
             raise Cancelled("stopped")
         complete = getattr(answer, "complete", True) and not host.cancelled
-        return Done(encode(answer), complete, _cpu_seconds() - before)
+        return Done(encode(answer), complete, _cpu_seconds() - before, host.cancelled)
 
     def _send(self, frame: FromChild) -> None:
         with self._one_at_a_time:
@@ -74,10 +74,9 @@ class Slot:
             self._answers.flush()
 
     def _terminate(self, number: int, frame: FrameType | None) -> None:
-        """SIGTERM: ask the job at hand to stop with what it has; without one, leave."""
-        if self._host is None:
-            raise SystemExit
-        self._host.cancelled = True
+        """SIGTERM: ask the job at hand to stop with what it has."""
+        if self._host is not None:
+            self._host.cancelled = True
 
 
 def refusal(error: BaseException) -> Refused:

@@ -70,9 +70,11 @@ class Done(msgspec.Struct, frozen=True, tag=True):
 
     #: The encoded answer.
     answer: bytes
-    #: False: a time limit cut it.
+    #: False: a time limit, or SIGTERM, cut it.
     complete: bool
     cpu_seconds: float
+    #: True: SIGTERM came while it was being computed.
+    interrupted: bool = False
 
 
 class Refused(msgspec.Struct, frozen=True, tag=True):

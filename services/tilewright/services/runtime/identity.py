@@ -37,6 +37,7 @@ class Code:
     def __init__(self) -> None:
         self._fingerprints: dict[tuple[Named, ...], str] = {}
         self._environments: dict[Named, str] = {}
+        self._ids: dict[Named, str] = {}
         self._files: dict[Path, tuple[int, int]] = {}
 
     @property
@@ -48,6 +49,13 @@ class Code:
         """The result key of a job that `service` answers with `plugins`."""
         code = [self._fingerprint(service, plugins), *(self._environment(plugin, host) for plugin in plugins)]
         return result_key(stage, question(job), "\n".join(code))
+
+    def names(self, plugins: Iterable[Named]) -> str:
+        """Identities of plugins, for the record."""
+        for plugin in plugins:
+            if plugin not in self._ids:
+                self._ids[plugin] = f"{plugin[0]}:{registry.find(*plugin).id}"
+        return ", ".join(self._ids[plugin] for plugin in plugins)
 
     def _fingerprint(self, service: ModuleType, plugins: tuple[Named, ...]) -> str:
         if plugins not in self._fingerprints:
@@ -65,11 +73,6 @@ class Code:
             asked: Any = getattr(host.plugin(*plugin), "environment", None)
             self._environments[plugin] = str(asked(host.context(*plugin))) if asked else ""
         return self._environments[plugin]
-
-
-def names(plugins: Iterable[Named]) -> str:
-    """Identities of plugins, for the record."""
-    return ", ".join(f"{kind}:{registry.find(kind, name).id}" for kind, name in plugins)
 
 
 def _state(path: Path) -> tuple[int, int]:
