@@ -130,6 +130,7 @@ def test_lost_jobs_are_sent_again_under_a_new_generation() -> None:
     assert not jobs  # first the new generation is written
     assert lost.stages[1].generation == 1
     assert after(lost, Lost("map", 0b0011, 0)) == (lost, [])  # old evidence
+    assert after(lost, Lost("map", 0b0010, 1)) == (lost, [])  # a task that is done is not lost
     _, commands = reduce(lost, Tick(3.0))
     assert commands == (PublishJob("map", 0, 1),)  # map-1 is done, whatever the evidence says
     # An outcome of the first generation still counts, once.

@@ -13,6 +13,7 @@ import pytest
 from tilewright.protocol import subjects
 from tilewright.protocol.bus import Bus
 from tilewright.protocol.codec import BLOB_THRESHOLD, encode
+from tilewright.protocol.errors import NoConnection
 from tilewright.protocol.keys import message_id
 from tilewright.protocol.messages import DeadLetter, Failure, Mapped, Outcome, RunRequest, Submit, pack, unpack
 from tilewright.protocol.run import RunState
@@ -237,6 +238,62 @@ async def test_lost_jobs_are_sent_again(bus: Bus, eventually: Eventually) -> Non
     assert state.status == "done"
     assert [stage.generation for stage in state.stages] == [0, 1, 0, 0, 0]
     assert set(worker.executed.values()) == {1}
+
+
+async def test_a_job_that_the_server_has_given_up_is_sent_again(bus: Bus, eventually: Eventually) -> None:
+    """After `MAX_DELIVERIES` a job stays in its stream and nobody ever gets it."""
+    async with replica(bus, tick=0.1):
+        async with Worker(bus, stages=("profile",)):
+            run = await submit(bus, msgspec.structs.replace(REQUEST, stages=("map",)))
+            await mapping(bus, run, eventually)
+        queue = await bus.queue(subjects.job_stream("map"))
+        for _ in range(3 * subjects.MAX_DELIVERIES):
+            delivery = await queue.fetch()
+            assert delivery is not None
+            await delivery.nak()
+        await queue.close()
+        async with Worker(bus) as worker:
+            state = await ended(bus, run, eventually)
+    assert state.status == "done"
+    assert [stage.generation for stage in state.stages] == [0, 1]
+    assert set(worker.executed.values()) == {1}
+
+
+async def test_the_look_for_lost_jobs_survives_trouble(
+    bus: Bus, eventually: Eventually, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Troubled(NatsPort):
+        looks = 0
+
+        async def ids(self) -> list[str]:
+            Troubled.looks += 1
+            if Troubled.looks == 1:
+                raise NoConnection("the server is being restarted")
+            return await super().ids()
+
+    async with Worker(bus), replica(bus, tick=0.01, port=Troubled):
+        await eventually(lambda: Troubled.looks > 2)
+        run = await submit(bus, REQUEST)
+        assert (await ended(bus, run, eventually)).status == "done"
+    assert "looking for lost jobs: the server is being restarted" in caplog.text
+
+
+async def test_a_server_that_does_not_answer_leaves_the_message_for_later(
+    bus: Bus, eventually: Eventually, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Cut(NatsPort):
+        tries = 0
+
+        async def write(self, state: RunState, revision: int) -> None:
+            Cut.tries += 1
+            if Cut.tries == 3:
+                raise NoConnection("nobody answers")
+            await super().write(state, revision)
+
+    async with Worker(bus), replica(bus, port=Cut):
+        run = await submit(bus, REQUEST)
+        assert (await ended(bus, run, eventually)).status == "done"
+    assert "nobody answers" in caplog.text
 
 
 async def test_nothing_lost_is_not_sent_again(bus: Bus, eventually: Eventually) -> None:

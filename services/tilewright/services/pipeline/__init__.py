@@ -19,12 +19,14 @@ __all__ = ["serve"]
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Run one replica until `stop` is set; `NoConnection` when the server cannot be reached at first, or refuses us later."""
     from tilewright.protocol.bus import Bus
+    from tilewright.protocol.keys import worker_id
     from tilewright.protocol.subjects import PIPELINE
 
     from .port import NatsPort
     from .shell import Replica
 
-    async with await Bus.connect(settings.bus(PIPELINE)) as bus:
+    name = worker_id(PIPELINE)
+    async with await Bus.connect(settings.bus(name)) as bus:
         replica = Replica(bus, await NatsPort.open(bus), settings.reconcile_every)
-        await bus.serve_info(PIPELINE, {}, lambda: {"handled": replica.handled})
+        await bus.serve_info(PIPELINE, {"worker": name}, lambda: {"handled": replica.handled})
         await replica.run(stop)
