@@ -10,7 +10,7 @@ from collections import defaultdict
 import pytest
 
 from tilewright import loopnest as ln
-from tilewright.protocol.architecture import Architecture, Compute, Level
+from tilewright.protocol.architecture import Architecture, Compute, Estimator, Level
 from tilewright.protocol.cost import Cost
 from tilewright.protocol.errors import InvalidInput
 from tilewright.protocol.mapping import LevelMapping, Loop, Mapping
@@ -201,10 +201,14 @@ def test_scale_sim(op: Operator, weight: tuple[Loop, ...], outer: tuple[Loop, ..
             LevelMapping("DRAM", keep=(WEIGHTS, INPUTS, OUTPUTS)),
         )
     )
+    free = Estimator("free")
     unbounded = Architecture(
         "array",
         MACHINE.compute,
-        tuple(Level(level.name, instances=level.instances, mesh_x=level.mesh_x, mesh_y=level.mesh_y) for level in MACHINE.levels),
+        tuple(
+            Level(level.name, instances=level.instances, mesh_x=level.mesh_x, mesh_y=level.mesh_y, read_energy_pj=free)
+            for level in MACHINE.levels
+        ),
     )
     assert ln.cost(ln.Problem(op, unbounded, conventions=ln.Conventions(array="systolic")), mapping).cycles == cycles
     assert ln.cost(ln.Problem(op, unbounded, conventions=ln.Conventions(array="systolic-prefetch")), mapping).cycles == prefetched

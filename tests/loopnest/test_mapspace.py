@@ -62,9 +62,9 @@ def test_pooled_levels_are_judged_as_the_model_does() -> None:
         "pooled",
         Compute("MAC", 4, 4),
         (
-            Level("WeightsPart", 1024, 8, keeps=("Weights",), pool="buffer"),
-            Level("Rest", 1024, 16, keeps=("Inputs", "Outputs"), pool="buffer", multiple_buffering=2),
-            Level("DRAM", keeps=TENSORS),
+            Level("WeightsPart", 1024, 8, keeps=("Weights",), pool="buffer", read_energy_pj=1.0),
+            Level("Rest", 1024, 16, keeps=("Inputs", "Outputs"), pool="buffer", multiple_buffering=2, read_energy_pj=1.0),
+            Level("DRAM", keeps=TENSORS, read_energy_pj=1.0),
         ),
     )
     problem = ln.Problem(matmul(p=16, c=16, k=16), machine)
@@ -92,7 +92,11 @@ def test_constraints_are_kept() -> None:
 @pytest.mark.parametrize("count", [1, 3])
 def test_every_point_of_a_small_mapspace_is_drawn(count: int) -> None:
     """A bound of 2**count over one spatial slot of 2 and two temporal ones: stars and bars by hand."""
-    machine = Architecture("small", Compute("MAC", 2, 2), (Level("Buffer", keeps=TENSORS), Level("DRAM", keeps=TENSORS)))
+    machine = Architecture(
+        "small",
+        Compute("MAC", 2, 2),
+        (Level("Buffer", keeps=TENSORS, read_energy_pj=1.0), Level("DRAM", keeps=TENSORS, read_energy_pj=1.0)),
+    )
     space = Mapspace(ln.Problem(matmul(p=2**count, c=1, k=1), machine))
     drawn = {tuple(point.ravel().tolist()) for point in space.sample(np.random.default_rng(0), 500).factors}
     assert len(drawn) == 2 * count + 1
@@ -100,7 +104,11 @@ def test_every_point_of_a_small_mapspace_is_drawn(count: int) -> None:
 
 def test_moves_of_a_small_point() -> None:
     """One prime, three slots: two neighbours; with whole divisors of 4, also the moves of 4 at once."""
-    machine = Architecture("small", Compute("MAC", 4, 4), (Level("Buffer", keeps=TENSORS), Level("DRAM", keeps=TENSORS)))
+    machine = Architecture(
+        "small",
+        Compute("MAC", 4, 4),
+        (Level("Buffer", keeps=TENSORS, read_energy_pj=1.0), Level("DRAM", keeps=TENSORS, read_energy_pj=1.0)),
+    )
     space = Mapspace(ln.Problem(matmul(p=4, c=1, k=1), machine))
     point = space.sample(np.random.default_rng(0), 100)
     home = point.take(point.factors[:, space.outermost, 0] == 4).take([0])
@@ -110,7 +118,7 @@ def test_moves_of_a_small_point() -> None:
 
 def test_reorders_visit_every_single_shift() -> None:
     """Three loops at one level: from one order, four others are one shift away (the reverse needs two)."""
-    machine = Architecture("small", Compute("MAC", 1), (Level("DRAM", keeps=TENSORS),))
+    machine = Architecture("small", Compute("MAC", 1), (Level("DRAM", keeps=TENSORS, read_energy_pj=1.0),))
     space = Mapspace(ln.Problem(matmul(p=2, c=2, k=2), machine))
     point = space.sample(np.random.default_rng(0), 1)
     orders = {tuple(order[0]) for order in space.reorders(point).order.tolist()}

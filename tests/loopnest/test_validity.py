@@ -116,8 +116,8 @@ def test_constraints_are_checked() -> None:
 
 def test_pools_share_one_memory() -> None:
     """Two levels, one memory: each tensor has its own tile boundary, the sum of the tiles must fit."""
-    parts = [Level(f"Buffer{t[0]}", 40 * 8, keeps=(t,), pool="buffer") for t in ("Weights", "Inputs")]
-    architecture = Architecture("pool", Compute("MAC", 1), (*parts, Level("DRAM", keeps=nests.TENSORS)))
+    parts = [Level(f"Buffer{t[0]}", 40 * 8, keeps=(t,), pool="buffer", read_energy_pj=1.0) for t in ("Weights", "Inputs")]
+    architecture = Architecture("pool", Compute("MAC", 1), (*parts, Level("DRAM", keeps=nests.TENSORS, read_energy_pj=9.0)))
     problem = ln.Problem(OP, architecture)
 
     def tiles(p: int, k: int) -> Mapping:
@@ -161,6 +161,8 @@ def test_operators_that_cannot_be_counted(op: Operator, message: str) -> None:
 def test_architectures_that_cannot_be_costed() -> None:
     with pytest.raises(InvalidArchitecture, match=r"Buffer.read_bandwidth: 0 words per cycle"):
         ln.Problem(OP, machine(read_bandwidth=0.0))
+    with pytest.raises(InvalidArchitecture, match=r"Buffer.shared_bandwidth: 1e-18 words per cycle: cycles may go beyond what int64 holds"):
+        ln.Problem(OP, machine(shared_bandwidth=1e-18))
     with pytest.raises(InvalidArchitecture, match="constraints: level 'Bufer' is unknown; did you mean 'Buffer'"):
         ln.Problem(OP, machine(), Constraints((LevelConstraint("Bufer"),)))
     with pytest.raises(InvalidArchitecture, match="special_function_unit: none, but the operator's function is 'gelu'"):

@@ -14,6 +14,11 @@ from tilewright.protocol.errors import InvalidArchitecture, suggest
 Size = Mapping[str, float]
 
 
+def free(size: Size) -> float:
+    """Nothing: an idealized component, said explicitly. No source: it is an assumption of whoever writes it."""
+    return 0.0
+
+
 def timeloop_sram(size: Size) -> float:
     """SRAM access, pJ, of Timeloop's built-in table; the access of a cluster is shared by its members.
 
@@ -60,6 +65,7 @@ def dosa_dram(size: Size) -> float:
 
 
 ESTIMATORS: dict[str, Callable[[Size], float]] = {
+    "free": free,
     "timeloop-sram": timeloop_sram,
     "timeloop-dram": timeloop_dram,
     "timeloop-multiplier": timeloop_multiplier,

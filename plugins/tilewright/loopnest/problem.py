@@ -147,9 +147,17 @@ class Problem:
                 "an architecture needs one to run non-linear operators"
             )
         for level in self.architecture.levels:
+            if level.read_energy_pj == level.fill_energy_pj == level.update_energy_pj == 0:
+                raise InvalidArchitecture(
+                    f"{level.name}.read_energy_pj: no energy per access (read, fill and update are 0); "
+                    "state one, or the estimator 'free' for an idealized level"
+                )
             for field in ("read_bandwidth", "write_bandwidth", "shared_bandwidth"):
-                if getattr(level, field) == 0:
+                bandwidth = getattr(level, field)
+                if bandwidth == 0:
                     raise InvalidArchitecture(f"{level.name}.{field}: 0 words per cycle, expected more than 0, or none for unlimited")
+                if bandwidth is not None and largest / bandwidth > LARGEST_COUNT:
+                    raise InvalidArchitecture(f"{level.name}.{field}: {bandwidth} words per cycle: cycles may go beyond what int64 holds")
         for constraint in self.constraints.levels:
             if constraint.level not in self.levels:
                 raise InvalidArchitecture(f"constraints: level {constraint.level!r} is unknown{suggest(constraint.level, self.levels)}")

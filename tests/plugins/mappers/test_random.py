@@ -51,7 +51,10 @@ def test_where_nothing_fits_the_violations_are_seen() -> None:
     tiny = Architecture(
         "tiny",
         Compute("MAC", 1),
-        (Level("Buffer", 8, 8, keeps=("Weights", "Inputs", "Outputs")), Level("DRAM", keeps=("Weights", "Inputs", "Outputs"))),
+        (
+            Level("Buffer", 8, 8, keeps=("Weights", "Inputs", "Outputs"), read_energy_pj=1.0),
+            Level("DRAM", keeps=("Weights", "Inputs", "Outputs"), read_energy_pj=1.0),
+        ),
     )
     ctx = HostContext("mappers", "random", Budget(evaluations=400), 0)
     found = []
