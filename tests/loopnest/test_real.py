@@ -9,6 +9,7 @@ import pytest
 from tilewright import loopnest as ln
 from tilewright.loopnest.evaluate import figures
 from tilewright.protocol.architecture import Architecture, Compute, Level
+from tilewright.protocol.errors import InvalidInput
 from tilewright.protocol.workload import INPUTS, OUTPUTS, WEIGHTS, Operator, conv2d, depthwise, matmul
 
 torch = pytest.importorskip("torch")
@@ -129,3 +130,10 @@ def test_dims_of_one_are_left_out() -> None:
     exact, _ = figures(batch)
     real = evaluate_real(problem, *tensors_of(batch), batch.order, batch.keep)
     np.testing.assert_allclose(real.energy_pj.detach(), exact.energy, rtol=1e-12)
+
+
+def test_rules_that_need_exact_mappings_are_refused() -> None:
+    problem = ln.Problem(OPERATORS["matmul"], simba_like(), conventions=ln.Conventions(peer_transfers=True))
+    batch = nests.batch(problem, 2)
+    with pytest.raises(InvalidInput, match="evaluate_real: peer transfers"):
+        evaluate_real(problem, *tensors_of(batch), batch.order, batch.keep)

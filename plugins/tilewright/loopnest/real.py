@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from tilewright.protocol.errors import InvalidInput
+
 from .arrays import NUMPY, Namespace
 from .evaluate import compute
 from .nest import Nest
@@ -112,8 +114,11 @@ def evaluate_real(problem: Problem, temporal: Tensor, spatial: Tensor, order: An
     """Evaluate mappings with real factors.
 
     `temporal` and `spatial` are float64[B, L, D] (with gradients where wanted), `order` and `keep` as in `Batch`, of numpy or torch.
-    The outermost level's factors must make the products meet the bounds: nothing is checked here.
+    The outermost level's factors must make the products meet the bounds: nothing is checked here. Raises `InvalidInput` under
+    conventions that see more than factors, orders and keep sets.
     """
+    if problem.conventions.peer_transfers or problem.needs_mesh:
+        raise InvalidInput("evaluate_real: peer transfers, first-load latency and priced networks need exact mappings; use evaluate")
     active = problem.active
     order = torch.as_tensor(order).to(torch.int64)
     keep = torch.as_tensor(keep)
