@@ -40,6 +40,8 @@ LOCK_PATIENCE = 1.0
 STORE_PATIENCE = 10.0
 #: Bytes above which a log is started anew.
 LOG_LIMIT = 4 << 20
+#: Times that a starting supervisor begins again because its server died.
+OPEN_ATTEMPTS = 3
 #: Times in a row that the server may fail to come back on its port.
 SERVER_ATTEMPTS = 20
 
@@ -178,10 +180,9 @@ async def supervise(folder: StateFolder, ready: Callable[[], None]) -> None:
     """Run the house of a state folder; `ready` is called once it answers."""
     folder.forget()
     server = NatsServer(folder.store)
-    settings = await _start(server)
     try:
-        async with await Bus.connect(settings) as bus:
-            await bootstrap(bus, ack_wait=runtime_settings.load().ack_wait)
+        settings, bus = await _open(server)
+        async with bus:
             supervisor = Supervisor(folder, server, settings, bus)
             loop = asyncio.get_running_loop()
             for number in (signal.SIGTERM, signal.SIGINT):
@@ -192,6 +193,26 @@ async def supervise(folder: StateFolder, ready: Callable[[], None]) -> None:
     finally:
         folder.forget()
         await server.stop()
+
+
+async def _open(server: NatsServer) -> tuple[BusSettings, Bus]:
+    """Start the server, connect and bootstrap; all over again when it dies meanwhile, a few times."""
+    attempts = 0
+    while True:
+        attempts += 1
+        try:
+            settings = await _start(server)
+            bus = await Bus.connect(settings)
+            try:
+                await bootstrap(bus, ack_wait=runtime_settings.load().ack_wait)
+            except BaseException:
+                await bus.close()
+                raise
+            return settings, bus
+        except TilewrightError as error:
+            if server.alive or attempts == OPEN_ATTEMPTS:
+                raise
+            print(f"the server did not stay: {error}; it starts again", file=sys.stderr, flush=True)
 
 
 async def _start(server: NatsServer) -> BusSettings:
