@@ -73,7 +73,7 @@ def _vector(tensor: Tensor, at: dict[str, int]) -> tuple[int, ...]:
     return tuple(sum(term.coefficient * at.get(term.dim, 0) for term in rank.terms) for rank in tensor.ranks)
 
 
-def corners(operator: Operator, mapping: Mapping) -> Verdict:
+def corners(operator: Operator, mapping: Mapping, release: str = "2025") -> Verdict:
     """The reference tool's counts, by its own procedure."""
     loops = _nest(operator, mapping)
     levels = range(len(mapping.levels))
@@ -98,14 +98,14 @@ def corners(operator: Operator, mapping: Mapping) -> Verdict:
             }
             asked = len(windows) * demand
             if i in keeps:
-                delivered = _corner_delivery(tensor, loops, i, _tile(operator, loops, i))
+                delivered = _corner_delivery(tensor, loops, i, _tile(operator, loops, i), release)
                 outermost = i == keeps[-1]
                 row = Row(tile=math.prod(_extents(tensor, _tile(operator, loops, i))))
                 if tensor.name != operator.output:
                     row.reads, row.fills = asked, 0 if outermost else delivered
                 else:
                     row.updates, row.reads = asked, asked - shares[i]
-                    row.fills = 0 if outermost else delivered - shares[i]
+                    row.fills = 0 if outermost else delivered - (shares[i] if release == "2025" else 0)
                 row.all_reads, row.all_fills, row.all_updates = (words * used[i] for words in (row.reads, row.fills, row.updates))
                 verdict.rows[i, tensor.name] = row
                 demand = delivered
@@ -125,7 +125,7 @@ def _position(loops_at) -> dict[str, int]:
     return at
 
 
-def _corner_delivery(tensor: Tensor, loops: list[_Loop], level: int, size: dict[str, int]) -> int:
+def _corner_delivery(tensor: Tensor, loops: list[_Loop], level: int, size: dict[str, int], release: str) -> int:
     outer = [loop for loop in loops if not loop.spatial and loop.level > level]
     lengths = _extents(tensor, size)
     words = math.prod(lengths)
@@ -142,7 +142,7 @@ def _corner_delivery(tensor: Tensor, loops: list[_Loop], level: int, size: dict[
             new = words
         else:
             delta = tuple(now - before for now, before in zip(position, previous, strict=True))
-            if not any(delta):
+            if not any(delta) and release == "2025":
                 new = 0
             elif translation is None or translation == delta:
                 new, translation = words - overlap(delta), delta

@@ -13,13 +13,13 @@ from tilewright.protocol.mapping import Mapping
 from tilewright.protocol.workload import Operator
 
 
-def _compare(op: Operator, nest: Mapping, semantics: ln.Semantics) -> bool:
+def _compare(op: Operator, nest: Mapping, semantics: ln.Semantics, conventions: ln.Conventions = ln.TIMELOOP) -> bool:
     """Assert that model and interpreter agree; False when the mapping is refused."""
-    problem = ln.Problem(op, nests.wide(len(nest.levels)), semantics=semantics)
+    problem = ln.Problem(op, nests.wide(len(nest.levels)), semantics=semantics, conventions=conventions)
     result = nests.figures_of(problem, nest)
     if result is None:
         return False
-    verdict = judge.corners(op, nest) if semantics == "timeloop" else judge.full_walk(op, nest)
+    verdict = judge.corners(op, nest, conventions.release) if semantics == "timeloop" else judge.full_walk(op, nest)
     assert int(result.nest.steps[0]) == verdict.steps
     assert [int(used[0]) for used in result.nest.used] == verdict.used
     traffic = result.traffic
@@ -43,6 +43,15 @@ def test_timeloop_semantics_equal_the_corner_procedure(chunk: int) -> None:
         op = nests.operator(rng)
         compared += _compare(op, nests.mapping(rng, op, rng.choice((2, 3, 3, 4))), "timeloop")
     assert compared > 90
+
+
+def test_the_rules_of_2022_equal_their_procedure() -> None:
+    compared = 0
+    for seed in range(1000, 1150):
+        rng = random.Random(seed)
+        op = nests.operator(rng)
+        compared += _compare(op, nests.mapping(rng, op, rng.choice((2, 3, 4))), "timeloop", ln.Conventions(release="2022"))
+    assert compared > 130
 
 
 @pytest.mark.parametrize("ragged", [False, True])

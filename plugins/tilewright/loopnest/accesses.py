@@ -73,9 +73,8 @@ def account(
                 reads[i][t] = xp.where(here, asked, zero)
                 fills[i][t] = fill
                 if links is not None:
-                    linked = xp.where(here & above[i], links.moved(i + 1, t, nest.used[i]), zero)
-                    reads[i][t] = reads[i][t] + linked
-                    fills[i][t] = xp.where(linked > 0, links.received(i + 1, t) + linked, fill)
+                    reads[i][t] = reads[i][t] + xp.where(here & above[i], links.reads(i + 1, t, nest.used[i]), zero)
+                    fills[i][t] = xp.where(here & above[i], links.fills(i + 1, t, nest.used[i], fill), zero)
             else:
                 updates[i][t] = xp.where(here, asked, zero)
                 fills[i][t] = fill if problem.conventions.release == "2022" else xp.where(here & above[i], delivered[i][t] - share[i], zero)

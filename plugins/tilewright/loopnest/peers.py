@@ -28,7 +28,7 @@ class Transfer:
 
     #: Words that the parent still sends, each multicast counted once.
     sent: int
-    #: Words that one child still receives from it, on average.
+    #: Words that its children still receive from it, all children together.
     received: int
     #: Words that move over the links.
     linked: int
@@ -53,6 +53,7 @@ class Links:
     def __init__(self, batch: Batch, nest: Nest) -> None:
         self._zero = np.zeros(len(batch), np.int64)
         self._rows: dict[tuple[int, int], NDArray[np.int64]] = {}
+        self._children = [np.prod(spatial, axis=0) for spatial in nest.spatial]
         for index in range(len(batch)):
             for key, transfer in transfers(batch, nest, index).items():
                 rows = self._rows.setdefault(key, np.zeros((3, len(batch)), np.int64))
@@ -66,16 +67,24 @@ class Links:
         asked: NDArray[np.int64] = np.where(linked > 0, sent, words)
         return asked
 
-    def moved(self, level: int, tensor: int, used: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Words over links below `level`, per used instance of the child level."""
+    def reads(self, level: int, tensor: int, used: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Words that one used instance of the child level sends over links below `level`."""
+        return self._per_child(level, tensor, used, 0)
+
+    def fills(self, level: int, tensor: int, used: NDArray[np.int64], words: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Words that one used instance of the child level receives: `words`, or what `level` and the links bring."""
+        if (level, tensor) not in self._rows:
+            return words
+        _, received, linked = self._rows[level, tensor]
+        brought: NDArray[np.int64] = np.where(linked > 0, self._per_child(level, tensor, used, received), words)
+        return brought
+
+    def _per_child(self, level: int, tensor: int, used: NDArray[np.int64], received: NDArray[np.int64] | int) -> NDArray[np.int64]:
+        """`received` words of all children of one instance, and what moves over links, per child; rounded half up."""
         if (level, tensor) not in self._rows:
             return self._zero
-        words: NDArray[np.int64] = np.rint(self._rows[level, tensor][2] / used).astype(np.int64)
+        words: NDArray[np.int64] = np.floor(received / self._children[level] + self._rows[level, tensor][2] / used + 0.5).astype(np.int64)
         return words
-
-    def received(self, level: int, tensor: int) -> NDArray[np.int64]:
-        """Words that one child of `level` still receives from it."""
-        return self._rows[level, tensor][1] if (level, tensor) in self._rows else self._zero
 
 
 def transfers(batch: Batch, nest: Nest, index: int) -> dict[tuple[int, int], Transfer]:
@@ -118,7 +127,7 @@ def _transfer(batch: Batch, nest: Nest, index: int, t: int, level: int) -> Trans
         sent += count * words * len(rest)
         received += count * words * (len(children) - len(served))
         linked += count * words * len(served)
-    return Transfer(sent, received // len(children), linked)
+    return Transfer(sent, received, linked)
 
 
 def _children(batch: Batch, nest: Nest, index: int, t: int, level: int) -> list[Vector]:
