@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from tilewright.protocol.workload import Edge, Node, Operator, Workload
 
@@ -42,7 +42,7 @@ class Graph:
         operator: Operator,
         operands: Mapping[str, str],
         *,
-        also: tuple[str, ...] = (),
+        also: Sequence[str] = (),
         shape: tuple[int, ...] = (),
         axes: tuple[int, ...] = (),
     ) -> str:
@@ -52,8 +52,9 @@ class Graph:
         `shape` and `axes` say how the consumers see the result, where that is not its own shape: each axis is (a factor
         of) one rank of the result.
         """
-        repeat = self._uses[module] = self._uses.get(module, -1) + 1
-        node = f"{module}#{repeat}" if repeat else module
+        stem = module or operator.function  # the outermost module has no name
+        repeat = self._uses[stem] = self._uses.get(stem, -1) + 1
+        node = f"{stem}#{repeat}" if repeat else stem
         for name in (*operands.values(), *also):
             if node not in self._consumers[name]:
                 self._consumers[name].append(node)

@@ -44,12 +44,19 @@ def layernorm(graph: Graph, module: str, x: str, p: int, k: int) -> str:
 
 
 def pointwise(
-    graph: Graph, module: str, function: str, shape: Mapping[str, int], *operands: str, reduced: tuple[str, ...] = (), bits: int = 0
+    graph: Graph,
+    module: str,
+    function: str,
+    shape: Mapping[str, int],
+    *operands: str,
+    reduced: tuple[str, ...] = (),
+    bits: int = 0,
+    also: Sequence[str] = (),
 ) -> str:
     """An element-wise (or normalizing) function of operands that all have one shape."""
     operator = elementwise(function, shape, operands=len(operands), reduced=reduced, bits=bits or graph.bits)
     names = [INPUTS if i == 0 else f"{INPUTS}{i + 1}" for i in range(len(operands))]
-    return graph.add(module, operator, dict(zip(names, operands, strict=True)))
+    return graph.add(module, operator, dict(zip(names, operands, strict=True)), also=also)
 
 
 def broadcast(
@@ -83,7 +90,7 @@ def concatenate(
         operands[tensor.name] = name
         start += extent
     operator = msgspec.structs.replace(base, tensors=(*tensors, base.tensors[-1]))
-    return graph.add(module, operator, operands, also=tuple(also), shape=view[0], axes=view[1])
+    return graph.add(module, operator, operands, also=also, shape=view[0], axes=view[1])
 
 
 def embedding(graph: Graph, module: str, ids: str, rows: int, table: int, k: int) -> str:

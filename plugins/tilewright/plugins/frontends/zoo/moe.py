@@ -29,10 +29,11 @@ def mixture(graph: Graph, module: str, x: str, tokens: int, d: int, ffn: int, ex
     scale = _pick(graph, at, {"P": rows}, weights, order, ROUTER_BITS)
     ends = _ends(graph, at, chosen, rows, experts)
     wide = {"P": rows, "K": ffn}
-    y = _grouped(graph, at, "gate_up_proj", picked, ends, rows, d, 2 * ffn, experts)
-    gate = pointwise(graph, f"{at}.act_fn", "silu", wide, y)
-    y = _grouped(graph, at, "down_proj", pointwise(graph, at, "mul", wide, gate, y), ends, rows, ffn, d, experts)
-    return _gather(graph, at, y, scale, order, tokens, active, d)
+    y, *others = _grouped(graph, at, "gate_up_proj", picked, ends, rows, d, 2 * ffn, experts)
+    gate = pointwise(graph, f"{at}.act_fn", "silu", wide, y, also=others)
+    gated = pointwise(graph, at, "mul", wide, gate, y, also=others)
+    parts = _grouped(graph, at, "down_proj", gated, ends, rows, ffn, d, experts)
+    return _gather(graph, at, parts, scale, order, tokens, active, d)
 
 
 def _route(graph: Graph, module: str, x: str, tokens: int, d: int, experts: int, active: int) -> tuple[str, str]:
@@ -54,8 +55,8 @@ def _ends(graph: Graph, module: str, chosen: str, rows: int, experts: int) -> st
     return _reduce(graph, module, {"K": experts}, counts, (), bits=ROUTER_BITS)
 
 
-def _grouped(graph: Graph, module: str, weight: str, x: str, ends: str, rows: int, c: int, k: int, experts: int) -> str:
-    """One product per expert that has rows; experts with one more row than the others come first."""
+def _grouped(graph: Graph, module: str, weight: str, x: str, ends: str, rows: int, c: int, k: int, experts: int) -> list[str]:
+    """One product per expert that has rows; where they are not all alike, experts with one more row are a node of their own."""
     parameter = graph.parameter(f"{module}.{weight}", experts, c, k)
     share, more = divmod(rows, experts)
     results: list[str] = []
@@ -64,16 +65,17 @@ def _grouped(graph: Graph, module: str, weight: str, x: str, ends: str, rows: in
             operator = batched_matmul(g=g, p=p, c=c, k=k, bits=graph.bits)
             static = msgspec.structs.replace(operator.tensors[0], static=True)
             operator = msgspec.structs.replace(operator, tensors=(static, *operator.tensors[1:]))
-            results.append(graph.add(module, operator, {INPUTS: x, WEIGHTS: parameter}, also=(ends, *results)))
-    return results[-1]
+            results.append(graph.add(module, operator, {INPUTS: x, WEIGHTS: parameter}, also=(ends,)))
+    return results
 
 
-def _gather(graph: Graph, module: str, y: str, scale: str, order: str, tokens: int, active: int, d: int) -> str:
+def _gather(graph: Graph, module: str, parts: list[str], scale: str, order: str, tokens: int, active: int, d: int) -> str:
     """Weigh the rows, put them back in token order, and add those of one token."""
     rows = tokens * active
     base = elementwise("mul", {"P": rows, "K": d}, operands=2, bits=graph.bits)
     vector, result = Tensor(f"{INPUTS}2", (rank("P"),), ROUTER_BITS), msgspec.structs.replace(base.tensors[2], bits=ROUTER_BITS)
-    weighted = graph.add(module, msgspec.structs.replace(base, tensors=(base.tensors[0], vector, result)), {INPUTS: y, f"{INPUTS}2": scale})
+    operator = msgspec.structs.replace(base, tensors=(base.tensors[0], vector, result))
+    weighted = graph.add(module, operator, {INPUTS: parts[0], f"{INPUTS}2": scale}, also=parts[1:])
     counted = graph.add(module, elementwise("copy", {"P": rows}, operands=0, bits=ID_BITS), {})
     # Inverts the order: the old values, the indices and the new values are read.
     inverse = graph.add(

@@ -181,12 +181,13 @@ def _add_positions(graph: Graph, module: str, model: Transformer, x: str, table:
 
 def _token_types(graph: Graph, model: Transformer) -> str:
     """Type ids of all tokens, picked from the buffer that has one per position."""
+    batch = ("N",) if model.batch > 1 else ()
     operator = Operator(
-        dims=(Dim("P", model.rows),),
+        dims=(*(Dim(dim, model.batch) for dim in batch), Dim("P", model.seq)),
         tensors=(
             Tensor(INPUTS, (rank("P", extent=model.positions),), ID_BITS),
             Tensor("Index", (rank("P"),), ID_BITS),
-            Tensor(OUTPUTS, (rank("P"),), ID_BITS),
+            Tensor(OUTPUTS, (*(rank(dim) for dim in batch), rank("P")), ID_BITS),
         ),
         function="copy",
     )

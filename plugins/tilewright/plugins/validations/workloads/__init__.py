@@ -1,0 +1,108 @@
+"""``tilewright validate workloads``: the zoo against traced forward passes of the reference implementations, operator by operator.
+
+A case is a group of equal operators. It is exact when number, dims, MACs, bytes read and written of each, and FLOPs
+where the file states them, are identical; operators that only one side has are cases with an error of 100 %. The
+totals of MACs and parameters are two more cases per model.
+
+How both sides count: every operand is read once and every result written once; biases and the vectors of a layer
+normalization count, those of batch and RMS normalizations do not; ids are 64-bit; keys and values are read once per
+key/value head; attention is counted in full, causal or not; experts are assumed to be used evenly. Where they differ:
+
+- Functions that we do not tell apart (cosine, negation, ...) are ``elementwise``, and all that moves data is ``copy``.
+- FLOPs of overlapping pools are not compared: the file has one per input, we have one per tap.
+- A transposed convolution is one row of the file and one operator per stride phase here: the phases' MACs and results
+  are added, their shared input, weights and bias are counted once.
+- The file merges operators that differ in nothing but a bias, and gives the bytes of the first.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+from tilewright.protocol import registry
+from tilewright.protocol.errors import InvalidInput
+from tilewright.protocol.plugin import Frontend, Options
+from tilewright.protocol.validation import ValidationReport
+
+from .ours import Group, groups
+from .reference import DATA, Key, Model, Row, read, request
+
+SUITE = "workloads"
+
+
+class Workloads:
+    """Compares the zoo with a file of recorded models."""
+
+    uses: ClassVar[tuple[str, ...]] = ("frontends:zoo",)
+    options: ClassVar[dict[str, str]] = {}
+
+    def run(self, path: str | None, options: Options) -> ValidationReport:
+        """Compare on a file (``.gz`` too), or on the one shipped; one group per model, and one per case that differs."""
+        file = Path(path) if path else DATA
+        zoo: Frontend = registry.load("frontends", "zoo")
+        errors: list[float] = []
+        reports: dict[str, ValidationReport] = {}
+        skipped = 0
+        for name, model in read(file).items():
+            source, wanted = request(name)
+            if source not in zoo.models():
+                skipped += len(model.workloads)
+                reports[f"{name}: not in the zoo"] = _report(file, [], len(model.workloads), {})
+                continue
+            try:
+                workload = zoo.load(source, {**wanted, "bits": model.bits})
+                cases = _compare(model, groups(workload))
+            except (InvalidInput, KeyError, StopIteration) as error:
+                what = f"has no {error}" if isinstance(error, KeyError) else str(error) or "has no operator with weights"
+                raise InvalidInput(f"{file}, model {name!r}: {what}") from error
+            cases["total MACs"] = _off(workload.macs, model.total_macs)
+            cases["parameters"] = _off(workload.parameters, model.params)
+            errors += cases.values()
+            reports[name] = _report(file, list(cases.values()), 0, {})
+            reports |= {f"{name}: {case}": _report(file, [off], 0, {}) for case, off in cases.items() if off}
+        return _report(file, errors, skipped, reports)
+
+
+def _compare(model: Model, ours: dict[Key, Group]) -> dict[str, float]:
+    """Relative error of each case."""
+    theirs: dict[Key, list[Row]] = {}
+    for row in model.workloads:
+        theirs.setdefault(row.key, []).append(row)
+    cases = {str(key): 1.0 for key in ours.keys() - theirs.keys()}
+    for key, rows in theirs.items():
+        group = ours.get(key)
+        if group is None:
+            cases[str(key)] = 1.0
+            continue
+        first = rows[0]
+        pairs = [
+            (group.count, sum(row.count for row in rows)),
+            (group.macs, first.macs_each),
+            (group.read_bytes, first.read_bytes_each),
+            (group.write_bytes, first.write_bytes_each),
+        ]
+        if first.flops_each is not None and group.flops is not None:
+            pairs.append((group.flops, first.flops_each))
+        cases[str(key)] = max(_off(mine, reference) for mine, reference in pairs)
+    return cases
+
+
+def _off(mine: int, reference: int) -> float:
+    if mine == reference:
+        return 0.0
+    return abs(mine - reference) / abs(reference) if reference else 1.0
+
+
+def _report(file: Path, errors: list[float], skipped: int, groups: dict[str, ValidationReport]) -> ValidationReport:
+    return ValidationReport(
+        suite=SUITE,
+        file=str(file),
+        cases=len(errors),
+        exact=sum(error == 0 for error in errors),
+        within_1pct=sum(error <= 0.01 for error in errors),
+        mape=100 * sum(errors) / len(errors) if errors else None,
+        max_error=100 * max(errors) if errors else None,
+        skipped=skipped,
+        groups=groups,
+    )
