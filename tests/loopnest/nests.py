@@ -79,13 +79,25 @@ def diagonal(p: int, r: int, c: int, dilation: int) -> Operator:
     )
 
 
+def cascade(p: int, r: int, t: int, c: int, stride: int) -> Operator:
+    """An operand with a rank that three dims move: a filter of filters."""
+    return Operator(
+        (Dim("P", p), Dim("R", r), Dim("T", t), Dim("C", c)),
+        (
+            Tensor(WEIGHTS, (rank("R"), rank("T"))),
+            Tensor(INPUTS, (rank(("P", stride), "R", ("T", 2)), rank("C"))),
+            Tensor(OUTPUTS, (rank("P"), rank("C"))),
+        ),
+    )
+
+
 def operator(rng: random.Random, *, written_windows: bool = False) -> Operator:
     """An operator small enough to walk."""
 
     def upto(most: int) -> int:
         return rng.randint(1, most)
 
-    kind = rng.randrange(9 if written_windows else 8)
+    kind = rng.randrange(10 if written_windows else 9)
     if kind == 0:
         return matmul(p=upto(6), c=upto(5), k=upto(5))
     if kind == 1:
@@ -102,6 +114,8 @@ def operator(rng: random.Random, *, written_windows: bool = False) -> Operator:
         return diagonal(upto(5), upto(4), upto(3), upto(2))
     if kind == 7:
         return matmul(p=upto(11), c=upto(11), k=upto(4))
+    if kind == 8:
+        return cascade(upto(4), upto(3), upto(3), upto(2), upto(2))
     return scatter(upto(5), upto(3), upto(3), upto(3), upto(3))
 
 

@@ -21,6 +21,7 @@ OPERATORS = {
     "conv": conv2d(r=3, s=3, p=14, q=12, c=8, k=16, stride=(2, 1)),
     "depthwise": depthwise(r=5, s=3, p=12, q=8, g=6),
     "diagonal": nests.diagonal(12, 4, 6, 2),
+    "cascade": nests.cascade(12, 4, 3, 6, 2),
 }
 
 

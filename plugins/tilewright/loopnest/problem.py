@@ -41,12 +41,8 @@ class TensorShape:
         self.dims = sorted({dim for rank in self.ranks for dim, _ in rank})
         #: Ranks that mix two or more active dims: sliding windows.
         self.mixed = [rank for rank in self.ranks if len(rank) > 1]
-        mixed = {dim for rank in self.mixed for dim, _ in rank}
-        plain = {dim for rank in self.ranks if len(rank) == 1 for dim, _ in rank}
-        #: Dims of a rank of their own: moving along one of them never leaves an overlap.
-        self.plain = sorted(plain)
-        #: Dims that move sliding windows only.
-        self.sliding = sorted(mixed - plain)
+        #: Dims with a rank of their own: moving along one of them never leaves an overlap.
+        self.plain = sorted({dim for rank in self.ranks if len(rank) == 1 for dim, _ in rank})
 
     @property
     def compact(self) -> bool:

@@ -236,8 +236,3 @@ class Walk:
     def positions(self) -> Array:
         """Tiles with work, over all included instances and the whole walk."""
         return math.prod((walk.positions() for walk in self.dims), start=self._one())
-
-    def starts(self) -> Array:
-        """Included instances that have any work."""
-        top = len(self.nest.temporal) - 1
-        return math.prod((sum(case.weight for case in walk.restarts(top)) for walk in self.dims), start=self._one())
