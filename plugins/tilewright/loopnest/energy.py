@@ -13,8 +13,8 @@ def block_accesses(nest: Nest, traffic: Traffic) -> list[list[list[Array]]]:
     """Block accesses over the machine: ``[level][tensor][read, fill, update]``, float64[B] each.
 
     Words of one instance and the whole run (of the average one, where instances differ) are rounded up to blocks, then
-    multiplied by the used instances. The
-    instances of a cluster share one access, as far as more instances are used than there are clusters.
+    multiplied by the used instances. The instances of a cluster share one access, as far as more instances are used than
+    there are clusters.
     """
     xp = nest.xp
     result = []
