@@ -77,6 +77,38 @@ async def test_closing_over_a_deaf_line(bus: Bus, through_proxy: Any) -> None:
     await settle(tasks)
 
 
+async def test_a_cancellation_inside_of_the_client_is_not_ours(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Closed in the middle of a reconnect, the client's own tasks cancel what it is waiting for itself."""
+    other = await connect()
+    close = other.connection.client.close
+
+    async def cancelled_halfway() -> None:
+        await close()
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(other.connection.client, "close", cancelled_halfway)
+    monkeypatch.setattr(other.connection.client, "drain", asyncio.Event().wait)
+    monkeypatch.setattr(_connection, "CLOSING", 0.1)
+    await other.close()
+
+
+async def test_closing_can_be_cancelled(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = await connect()
+    started = asyncio.Event()
+
+    async def hang() -> None:
+        started.set()
+        await asyncio.Event().wait()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(other.connection.client, "close", hang)
+        closing = asyncio.create_task(other.connection._close_client())
+        await started.wait()
+        closing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+
+
 async def test_closing_twice(connect: Connect, nats_server: Any) -> None:
     other = await connect()
     await other.close()

