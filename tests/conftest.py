@@ -204,8 +204,6 @@ class Proxy:
         self._holding = False
         self._port = 0
         self._server: asyncio.Server | None = None
-        #: Set once an answer was swallowed.
-        self.held = asyncio.Event()
         self.settings = target
 
     async def open(self) -> None:
@@ -233,7 +231,6 @@ class Proxy:
         with contextlib.suppress(OSError):
             while data := await source.read(65536):
                 if answers and self._holding:
-                    self.held.set()
                     continue
                 sink.write(data)
                 await sink.drain()

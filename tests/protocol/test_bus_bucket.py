@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tilewright.protocol.bus import Bus, Entry
+from tilewright.protocol.bus import Bucket, Bus, Entry
 from tilewright.protocol.errors import Conflict, InvalidInput, NotBootstrapped
 from tilewright.protocol.subjects import RESULTS_BUCKET, RUNS_BUCKET, Limits
 
@@ -154,13 +154,19 @@ async def test_a_bucket_that_vanishes(bus: Bus) -> None:
         await bucket.create("run1", b"")
 
 
-async def test_a_lost_swap_that_somebody_overwrote_is_a_conflict(bus: Bus, through_proxy: Any) -> None:
+async def holds(bucket: Bucket, value: bytes) -> bool:
+    """True once the key of these tests has the value: the write was made, whatever became of its answer."""
+    entry = await bucket.get("run1")
+    return entry is not None and entry.value == value
+
+
+async def test_a_lost_swap_that_somebody_overwrote_is_a_conflict(bus: Bus, through_proxy: Any, eventually: Any) -> None:
     other, proxy = await through_proxy()
     bucket, watch = await other.bucket(RUNS_BUCKET), await bus.bucket(RUNS_BUCKET)
     revision = await bucket.create("run1", b"a")
     proxy.hold_answers()
     swapping = asyncio.create_task(bucket.update("run1", b"b", revision))
-    await proxy.held.wait()
+    await eventually(lambda: holds(watch, b"b"))
     await watch.put("run1", b"c")
     proxy.cut()
     with pytest.raises(Conflict):
@@ -174,7 +180,7 @@ async def test_a_swap_whose_answer_was_lost_is_ours(bus: Bus, through_proxy: Any
     revision = await bucket.create("run1", b"a")
     proxy.hold_answers()
     swapping = asyncio.create_task(bucket.update("run1", b"b", revision))
-    await proxy.held.wait()
+    await eventually(lambda: holds(watch, b"b"))
     proxy.cut()
     swapped = await swapping
     assert await watch.get("run1") == Entry(b"b", swapped)

@@ -167,7 +167,11 @@ class Bus:
         return await self.connection.subjects(stream, pattern)
 
     async def lag(self, stream: str) -> tuple[int, int]:
-        """``(pending, being worked on)`` of a work queue."""
+        """``(pending, being worked on)`` of a work queue, as its consumer counts.
+
+        Jobs that used up their deliveries are in neither, and after a crash of the server the count may be short for a while;
+        `subjects` says what the stream really holds.
+        """
         info = await self._consumer_info(stream, subjects.durable(stream))
         return int(info["num_pending"]), int(info["num_ack_pending"])
 
