@@ -65,4 +65,4 @@ def test_a_mistake_is_shown_with_its_place(path: Path) -> None:
     path.write_text(TEXT.replace("p: 64, c: 96, k: 96, bias", "p: sixty, c: 96, k: 96, bias"))
     with pytest.raises(InvalidInput) as caught:
         registry.load("frontends", "yaml").load(str(path), {})
-    assert str(caught.value) == f"{path}:4:40: workload.operators[0].matmul.p: 'sixty', expected an integer >= 1"
+    assert str(caught.value) == f"{path}:4:39: workload.operators[0].matmul.p: 'sixty', expected an integer >= 1"
