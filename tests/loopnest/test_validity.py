@@ -159,7 +159,7 @@ def test_operators_that_cannot_be_counted(op: Operator, message: str) -> None:
 
 
 def test_architectures_that_cannot_be_costed() -> None:
-    with pytest.raises(InvalidArchitecture, match=r"Buffer.read_bandwidth: 0 words per cycle"):
+    with pytest.raises(InvalidArchitecture, match=r"small.levels.0..read_bandwidth: expected `float` > 0.0"):
         ln.Problem(OP, machine(read_bandwidth=0.0))
     with pytest.raises(InvalidArchitecture, match=r"Buffer.shared_bandwidth: 1e-18 words per cycle: cycles may go beyond what int64 holds"):
         ln.Problem(OP, machine(shared_bandwidth=1e-18))
@@ -182,3 +182,64 @@ def test_ragged_windows_that_coincide_are_refused() -> None:
     )
     with pytest.raises(InvalidMapping, match="ragged spatial loops along one window of Inputs below L0"):
         ln.cost(problem, mapping)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"block_words": 0}, r"^small.levels\[0\].block_words: expected `int` >= 1$"),
+        ({"word_bits": 0}, "word_bits"),
+        ({"multiple_buffering": 0}, "multiple_buffering"),
+        ({"cluster_size": -1}, "cluster_size"),
+        ({"read_bandwidth": -1.0}, "read_bandwidth"),
+        ({"shared_bandwidth": float("nan")}, "shared_bandwidth"),
+        ({"write_bandwidth": "fast"}, r"write_bandwidth: expected `float \| null`, got `str`"),
+        ({"update_energy_pj": -1.0}, "update_energy_pj"),
+    ],
+)
+def test_fields_out_of_range_are_named(fields: dict[str, object], message: str) -> None:
+    good = machine()
+    bad = msgspec.structs.replace(good, levels=(msgspec.structs.replace(good.levels[0], **fields), *good.levels[1:]))
+    with pytest.raises(InvalidArchitecture, match=message):
+        ln.Problem(OP, bad)
+    with pytest.raises(InvalidArchitecture, match=message):
+        ln.Problem(OP, good).on(bad)
+
+
+def test_bounds_that_are_no_int64_are_named() -> None:
+    with pytest.raises(InvalidOperator, match=r"dims.P: bound is 10{30}, beyond what int64"):
+        ln.Problem(matmul(p=10**30, c=1, k=1), machine())
+    with pytest.raises(InvalidOperator, match=r"operator.dims\[0\]\[1\]: expected `int`, got `float`"):
+        ln.Problem(matmul(p=2.5, c=1, k=1), machine())  # type: ignore[arg-type]
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    plain, architecture = matmul(p=8, c=4, k=4), machine()
+    counted = msgspec.structs.replace(architecture, compute=Compute("MAC", np.int64(8), np.int64(4), np.int64(2), energy_pj=np.float64(1)))  # type: ignore[arg-type]
+    ours = ln.cost(ln.Problem(matmul(p=np.int64(8), c=4, k=4), counted), nest({}))  # type: ignore[arg-type]
+    assert ours.energy_pj == ln.cost(ln.Problem(plain, architecture), nest({})).energy_pj
+
+
+@pytest.mark.parametrize(
+    ("loop", "message"),
+    [
+        (Loop("P", 2.5), r"Buffer.P: factor 2.5, expected an integer"),  # type: ignore[arg-type]
+        (Loop("P", 10**30), r"Buffer.P: factor 10{30}, expected at least 1 and at most"),
+        (Loop("P", 0), r"Buffer.P: factor 0, expected at least 1"),
+        (Loop("P", 2, "Z"), r"Buffer.P: axis 'Z', expected X or Y"),  # type: ignore[arg-type]
+    ],
+)
+def test_loops_that_are_none_are_named(loop: Loop, message: str) -> None:
+    wrong = Mapping((LevelMapping("Buffer", (loop,)), LevelMapping("DRAM", keep=nests.TENSORS)))
+    with pytest.raises(InvalidMapping, match=message):
+        ln.Batch.from_mappings(ln.Problem(OP, machine()), [wrong])
+
+
+def test_arrays_are_not_rounded() -> None:
+    problem = ln.Problem(OP, machine())
+    batch = ln.Batch.from_mappings(problem, [nest({})])
+    with pytest.raises(InvalidMapping, match=r"temporal: .*0.5.*, expected what int64 holds"):
+        ln.Batch(problem, batch.temporal / 2, batch.spatial, batch.axis, batch.order, batch.keep)  # type: ignore[arg-type]
+    whole = ln.Batch(problem, batch.temporal.astype(float), batch.spatial, batch.axis, batch.order, batch.keep)  # type: ignore[arg-type]
+    assert (whole.temporal == batch.temporal).all()
+    assert whole.temporal.dtype == np.int64

@@ -14,6 +14,7 @@ from tilewright.protocol.mapping import LevelMapping, Loop, Mapping
 from .problem import Problem
 
 AXES = ("X", "Y")
+_INT64 = np.iinfo(np.int64).max
 
 
 class Batch:
@@ -104,7 +105,7 @@ class Batch:
         """A batch of these mappings.
 
         Raises `InvalidMapping` naming mapping, level and loop for unknown dims, levels or tensors, levels that are missing or out of
-        order, a dim twice in one block, or a factor below 1.
+        order, a dim twice in one block, a factor that is no integer of at least 1, or an axis other than X and Y.
         """
         levels, dims, tensors = len(problem.levels), len(problem.dims), len(problem.tensors)
         shape = (len(mappings), levels, dims)
@@ -182,8 +183,12 @@ def _fill(level: str, loops: Sequence[Loop], dims: dict[str, int], factors: NDAr
         at = dims[loop.dim]
         if at in order:
             raise InvalidMapping(f"{level}: dim {loop.dim!r} has two loops in one block, expected one")
-        if loop.factor < 1:
-            raise InvalidMapping(f"{level}.{loop.dim}: factor {loop.factor}, expected at least 1")
+        if isinstance(loop.factor, bool) or not isinstance(loop.factor, int | np.integer):
+            raise InvalidMapping(f"{level}.{loop.dim}: factor {loop.factor!r}, expected an integer")
+        if not 1 <= loop.factor <= _INT64:
+            raise InvalidMapping(f"{level}.{loop.dim}: factor {loop.factor}, expected at least 1 and at most {_INT64}")
+        if loop.axis not in AXES:
+            raise InvalidMapping(f"{level}.{loop.dim}: axis {loop.axis!r}, expected X or Y")
         factors[at] = loop.factor
         ragged[at] |= loop.ragged
         order.append(at)
@@ -194,7 +199,13 @@ def _shaped(name: str, value: Any, dtype: Any, shape: tuple[int, ...]) -> Any:
     array = np.asarray(value)
     if array.shape != shape:
         raise InvalidMapping(f"{name}: shape {array.shape}, expected {shape}")
-    return array.astype(dtype, copy=False)
+    if array.dtype == dtype:
+        return array
+    with np.errstate(invalid="ignore"):
+        cast = array.astype(dtype)
+    if not (cast == array).all():
+        raise InvalidMapping(f"{name}: {array[cast != array][0]!r}, expected what {np.dtype(dtype)} holds")
+    return cast
 
 
 def _permutations(name: str, value: Any, shape: tuple[int, ...]) -> NDArray[np.int8]:

@@ -2,7 +2,7 @@
 
 At a fan-out, a child's new data at one step may equal what one of its four mesh neighbours received at the step before
 (outputs along X, the filter moving in time: processing element p needs what p + 1 just had). The words then move over a
-link, if that lowers what the parent has to send at that X
+link, if that lowers what the parent has to send at that step.
 As the tool does, neighbours are found from the linear index over the block's spatial loops and the physical width of
 the fan-out, and the words moved are divided among *all* used instances of the child level.
 """

@@ -67,7 +67,8 @@ class Problem:
     Compiled once, reused for every batch; equal problems are equal and hash alike.
 
     Raises `InvalidOperator` when the operator cannot be costed under the semantics or its counts may exceed int64, and
-    `InvalidArchitecture` for an unknown estimator, a constraint on an unknown level or dim, or a bandwidth of zero.
+    `InvalidArchitecture` for an unknown estimator, a constraint on an unknown level; either names the field that is not of its
+    declared type or range.
     """
 
     def __init__(
@@ -83,6 +84,11 @@ class Problem:
         self.constraints = constraints or Constraints()
         self.semantics: Semantics = semantics
         self.conventions = conventions
+        _well_formed(operator, InvalidOperator, "operator")
+        for dim in operator.dims:
+            if dim.bound > LARGEST_COUNT:
+                raise InvalidOperator(f"dims.{dim.name}: bound is {dim.bound}, beyond what int64 counts hold ({LARGEST_COUNT:.3g})")
+        _well_formed(architecture, InvalidArchitecture, architecture.name)
         #: Names of the dims (D), tensors (T) and levels (L, innermost first).
         self.dims: tuple[str, ...] = tuple(dim.name for dim in operator.dims)
         self.tensors: tuple[str, ...] = tuple(tensor.name for tensor in operator.tensors)
@@ -150,8 +156,6 @@ class Problem:
                 )
             for field in ("read_bandwidth", "write_bandwidth", "shared_bandwidth"):
                 bandwidth = getattr(level, field)
-                if bandwidth == 0:
-                    raise InvalidArchitecture(f"{level.name}.{field}: 0 words per cycle, expected more than 0, or none for unlimited")
                 if bandwidth is not None and largest / bandwidth > LARGEST_COUNT:
                     raise InvalidArchitecture(f"{level.name}.{field}: {bandwidth} words per cycle: cycles may go beyond what int64 holds")
         for constraint in self.constraints.levels:
@@ -205,6 +209,7 @@ class Problem:
         there = copy.copy(self)
         for cached in ("key", "_hash"):
             there.__dict__.pop(cached, None)
+        _well_formed(architecture, InvalidArchitecture, architecture.name)
         there.architecture = architecture
         there.prices = Prices(architecture)
         there._check()
@@ -216,6 +221,24 @@ class Problem:
             return self.tensors.index(tensor)
         except ValueError:
             raise KeyError(tensor) from None
+
+
+def _well_formed(value: Operator | Architecture, invalid: type[InvalidInput], name: str) -> None:
+    """Refuse fields that are not of their declared type and range: structs made in Python were never checked against it."""
+    try:
+        msgspec.convert(msgspec.to_builtins(value, enc_hook=_number), type(value))
+    except msgspec.ValidationError as error:
+        what, _, path = str(error).partition(" - at `$")
+        raise invalid(f"{name}{path.rstrip('`')}: {what[0].lower()}{what[1:]}") from error
+    except TypeError as error:
+        raise invalid(f"{name}: {error}") from error
+
+
+def _number(value: object) -> object:
+    """A numpy number as Python's own."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{value!r} of type {type(value).__name__}, expected a number or a name")
 
 
 def default_keep(problem: Problem) -> NDArray[np.bool_]:
