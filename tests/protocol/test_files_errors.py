@@ -15,6 +15,33 @@ NAMES = ", ".join(["matmul", "batched_matmul", "conv2d", "depthwise", *FUNCTIONS
 FUNCTION_NAMES = ", ".join(FUNCTIONS)
 
 CORPUS = [
+    (
+        "operator: {softmax: {shape: {P: 3}, axis: [P]}}\n",
+        "f.yaml:1:37: operator.softmax: argument 'axis' is unknown; expected one of bits, operands, reduced, shape",
+    ),
+    (
+        "operator:\n  dims: {P: 4}\n  tensors: {Outputs: {name: Out, ranks: [P]}}\n",
+        "f.yaml:3:23: operator.tensors.Outputs: key 'name' is unknown; expected one of bits, ranks, static",
+    ),
+    (
+        "operator:\n  dims: {P: 4}\n  tensors: {Outputs: {ranks: [{index: P, extend: 3}]}}\n",
+        "f.yaml:3:42: operator.tensors.Outputs.ranks[0]: key 'extend' is unknown; did you mean 'extent'?",
+    ),
+    (
+        "operator:\n  dims: {P: 4}\n  tensors: {Outputs: {ranks: [{extent: 3}]}}\n",
+        "f.yaml:3:31: operator.tensors.Outputs.ranks[0]: has no 'index'",
+    ),
+    (
+        "workload: {name: w, operators: [{name: , matmul: {p: 1, c: 1, k: 1}}]}\n",
+        "f.yaml:1:39: workload.operators[0].name: nothing, expected text",
+    ),
+    (
+        "workload: {name: w, operators: [{count: 100001, matmul: {p: 1, c: 1, k: 1}}]}\n",
+        "f.yaml:1:41: workload.operators[0].count: '100001', expected an integer from 1 to 100000",
+    ),
+    ("operator: {matmul: {p: 1, c: 2, k: 3, static: 1}}\n", "f.yaml:1:47: operator.matmul.static: '1', expected true or false"),
+    ("operator: {matmul: {p: 1, c: 2, k: 3}, bias: true}\n", "f.yaml:1:40: operator: key 'bias' is unknown; expected one of matmul"),
+    ("mapping: ~\n", "f.yaml:1:10: mapping: nothing, expected a drawn loop nest, or a list of levels"),
     ('{"mapping": [{"level": "\\ud800"}]}', "f.yaml:1:24: half of a surrogate pair, expected YAML or JSON"),
     ("", "f.yaml:1:1: empty, expected YAML or JSON"),
     ("# only a comment\n", "f.yaml:1:1: empty, expected YAML or JSON"),

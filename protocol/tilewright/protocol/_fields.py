@@ -57,8 +57,6 @@ class Reader:
                 return value.flag()
             case inspect.StrType():
                 return value.text()
-            case inspect.LiteralType():
-                return value.choice(str(each) for each in info.values)
             case inspect.StructType():
                 return self.read(value, info.cls)
             case inspect.DictType():

@@ -151,13 +151,6 @@ class Value:
             raise self.wrong("true or false")
         return bool(self.node.value == "true")
 
-    def choice(self, allowed: Iterable[str]) -> str:
-        """One of some words."""
-        text, words = self.text(), tuple(allowed)
-        if text not in words:
-            raise self.wrong(f"one of {', '.join(words)}")
-        return text
-
     def line(self, index: int, token: str) -> str:
         """Where `token` stands in line `index` of this (block) text."""
         number = self.node.start_mark.line + 1 + index

@@ -65,10 +65,6 @@ class Graph:
         self._nodes.append(Node(node, index, module, {**operands, operator.output: result}))
         return result
 
-    def shape(self, name: str) -> tuple[int, ...]:
-        """Shape of a tensor as its consumers see it."""
-        return self._edges[name].shape
-
     def build(self, source: str) -> Workload:
         """The finished workload."""
         edges = tuple(
