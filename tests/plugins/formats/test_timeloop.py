@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import json
-from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -230,16 +227,13 @@ ART:
 
 def test_round_trips_change_no_figure(tmp_path: Path) -> None:
     """Recorded cases of every architecture: written, read back, costed; map files too."""
-    data = files("tilewright.plugins.validations.timeloop").joinpath("reference.jsonl.gz").read_bytes()
     plugin = registry.load("formats", "timeloop")
     seen: dict[str, int] = {}
-    for line in gzip.decompress(data).decode().splitlines():
-        case = json.loads(line)
-        name = case["arch"]["name"]
-        if case["imperfect"] or seen.get(name, 0) >= 4:
+    for _, case in cases.read(cases.DATA):
+        if case is None or seen.get(case.arch.name, 0) >= 4:
             continue
-        seen[name] = seen.get(name, 0) + 1
-        document = Document(cases.operator(case["problem"]), cases.architecture(case["arch"]), None, cases.mapping(case["mapping"]))
+        seen[case.arch.name] = seen.get(case.arch.name, 0) + 1
+        document = Document(cases.operator(case.problem), cases.architecture(case.arch), None, cases.mapping(case.mapping))
         assert document.operator is not None
         assert document.architecture is not None
         assert document.mapping is not None
@@ -252,7 +246,7 @@ def test_round_trips_change_no_figure(tmp_path: Path) -> None:
                     (tmp_path / file).write_text(text)
                     paths.append(str(tmp_path / file))
             again = plugin.read(paths)
-            assert ln.cost(ln.Problem(again.operator, again.architecture), again.mapping) == expected, case["id"]
+            assert ln.cost(ln.Problem(again.operator, again.architecture), again.mapping) == expected, case.id
     assert len(seen) == 6
 
 
@@ -299,7 +293,8 @@ def test_errors_name_file_line_and_expectation(tmp_path: Path, texts: dict[str, 
 def test_what_timeloop_cannot_say_is_not_written() -> None:
     plugin = registry.load("formats", "timeloop")
     op = matmul(p=4, c=4, k=4)
-    base = cases.architecture(json.loads(_first_case())["arch"])
+    first = next(case for _, case in cases.read(cases.DATA) if case is not None)
+    base = cases.architecture(first.arch)
     with pytest.raises(InvalidInput, match=r"levels\.Far: has a network"):
         plugin.write(Document(architecture=Architecture("a", base.compute, (*base.levels, Level("Far", network=Network())))))
     with pytest.raises(InvalidInput, match="function: 'gelu'"):
@@ -309,8 +304,3 @@ def test_what_timeloop_cannot_say_is_not_written() -> None:
         plugin.write(Document(operator=op, mapping=ragged))
     with pytest.raises(InvalidInput, match="needs the operator beside it"):
         plugin.write(Document(mapping=ragged))
-
-
-def _first_case() -> str:
-    data = files("tilewright.plugins.validations.timeloop").joinpath("reference.jsonl.gz").read_bytes()
-    return gzip.decompress(data).decode().splitlines()[0]

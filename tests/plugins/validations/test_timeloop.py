@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from tilewright import loopnest as ln
+from tilewright.plugins.validations.timeloop.cases import DATA, architecture, mapping, operator, read
 from tilewright.protocol import registry
 from tilewright.protocol.errors import InvalidInput
 from tilewright.protocol.validation import ValidationReport
@@ -81,9 +83,10 @@ def test_one_wrong_figure_is_found(tmp_path: Path, change: Callable[[dict[str, A
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"arch": 1', r"line 1, column \d+: .*expected one JSON object per line"),
-        ('{"arch": {}}', "line 1: has no problem, mapping, result"),
-        ('{"arch": {}, "problem": {}, "mapping": {}, "result": {}}', r"line 1 \(no id\): has no 'dims'"),
+        ('{"arch": 1', "line 1: Input data was truncated, expected one JSON object per line"),
+        ("", "has no cases"),
+        ("[1]", "line 1: Expected `object`, got `array`"),
+        ('\n{"id": "a", "arch": {"name": "b"}}', r"line 2 \(a\): Object missing required field `mac` - at `\$.arch`"),
     ],
 )
 def test_broken_case_files_are_named(tmp_path: Path, text: str, message: str) -> None:
@@ -91,6 +94,60 @@ def test_broken_case_files_are_named(tmp_path: Path, text: str, message: str) ->
     path.write_text(text)
     with pytest.raises(InvalidInput, match=message):
         validate("timeloop", path)
+
+
+def _at(case: dict[str, Any], path: str, value: Any) -> None:
+    *way, last = (int(step) if step.isdigit() else step for step in path.split("."))
+    for step in way:
+        case = case[step]  # type: ignore[index]
+    case[last] = value  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("problem.dims.P", 2.5, r"Expected `int`, got `float` - at `\$.problem.dims.P`"),
+        ("problem.dims.Z", 2, "unknown field `Z`"),
+        ("problem.dims.P", 10**19, "dims.P: bound is 10{19}, beyond"),
+        ("problem.shape", "fft", "Invalid enum value 'fft'"),
+        ("arch.levels.0.read_bw", -1, "read_bandwidth: expected `float` > 0"),
+        ("arch.levels.0.block_size_words", 0, "block_words: expected `int` >= 1"),
+        ("mapping.levels.0.spatial", [["K", 2, "Z"]], "Invalid enum value 'Z'"),
+        ("mapping.levels.0.temporal", [["K"]], "Expected `array` of length 2"),
+        ("mapping.levels.0.temporal", [["Z", 2]], "dim 'Z' is unknown"),
+        ("mapping.levels.0.temporal", [], "factors of .* below its bound"),
+        ("result.cycles", 0, r"Expected `float` > 0.0 - at `\$.result.cycles`"),
+        ("result.energy_pj_recomputed", float("nan"), "JSON is malformed"),
+    ],
+)
+def test_broken_cases_are_named(tmp_path: Path, path: str, value: Any, message: str) -> None:
+    case = json.loads(shipped("timeloop", "reference.jsonl.gz")[0])
+    _at(case, path, value)
+    file = tmp_path / "cases.jsonl"
+    file.write_text(json.dumps(case))
+    with pytest.raises(InvalidInput, match=f"cases.jsonl, line 1.*{message}"):
+        validate("timeloop", file)
+
+
+def test_a_level_that_we_do_not_have_is_a_difference(tmp_path: Path) -> None:
+    case = json.loads(shipped("timeloop", "reference.jsonl.gz")[0])
+    case["result"]["levels"]["L9"] = {"cycles": 3, "tensors": {}}
+    (tmp_path / "cases.jsonl").write_text(json.dumps(case))
+    assert validate("timeloop", tmp_path / "cases.jsonl").groups["differs: L9 cycles"].cases == 1
+
+
+def test_peer_transfers_change_nothing_where_the_tool_says_so() -> None:
+    """The tool's default mode has transfers on; its figures are recorded apart only where they differ."""
+    compared = 0
+    for _, case in read(DATA):
+        if case is None or case.result_with_link_transfers is not None:
+            continue
+        problem = ln.Problem(operator(case.problem), architecture(case.arch), conventions=ln.Conventions(peer_transfers=True))
+        cost = ln.cost(problem, mapping(case.mapping))
+        assert cost.cycles == case.result.cycles
+        assert cost.energy_pj == pytest.approx(case.result.energy_pj_recomputed, rel=1e-9)
+        compared += 1
+    assert compared == 516
 
 
 def test_missing_files_are_named(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from tilewright.protocol.errors import InvalidInput
 from tilewright.protocol.plugin import Options
 from tilewright.protocol.validation import ValidationReport
 
-from .cases import DATA, Json, architecture, mapping, operator, read
+from .cases import DATA, Case, Result, architecture, mapping, operator, read
 
 #: Energy is summed in another order than the reference's.
 ENERGY_TOLERANCE = 1e-9
@@ -42,24 +42,25 @@ class Timeloop:
         groups: dict[str, list[float]] = {}
         skipped = 0
         for number, case in read(file):
-            if case.get("imperfect"):
+            if case is None:
                 skipped += 1
                 continue
             try:
-                differing = dict(_compare(case, case["result"], peers=False))
-                linked = case.get("result_with_link_transfers")
+                differing = dict(_compare(case, case.result, peers=False))
+                linked = case.result_with_link_transfers
                 if linked:
                     with_peers = dict(_compare(case, linked, peers=True))
                     groups.setdefault("peer transfers", []).append(max(with_peers.values(), default=0.0))
                     differing |= {f"peer transfers: {figure}": off for figure, off in with_peers.items()}
-            except (KeyError, TypeError, InvalidInput) as error:
-                what = f"has no {error}" if isinstance(error, KeyError) else str(error)
-                raise InvalidInput(f"{file}, line {number} ({case.get('id', 'no id')}): {what}") from error
+            except InvalidInput as error:
+                raise InvalidInput(f"{file}, line {number} ({case.id}): {error}") from error
             worst = max(differing.values(), default=0.0)
             errors[""].append(worst)
-            groups.setdefault(case["arch"]["name"], []).append(worst)
+            groups.setdefault(case.arch.name, []).append(worst)
             for figure, off in differing.items():
                 groups.setdefault(f"differs: {figure}", []).append(off)
+        if not errors[""] and not skipped:
+            raise InvalidInput(f"{file}: has no cases")
         reports = {name: _report(file, values, 0, {}) for name, values in sorted(groups.items())}
         if skipped:
             reports["imperfect factors (the tool approximates)"] = _report(file, [], skipped, {})
@@ -80,13 +81,13 @@ def _report(file: Path, errors: list[float], skipped: int, groups: dict[str, Val
     )
 
 
-def _compare(case: Json, expected: Json, *, peers: bool) -> Iterator[tuple[str, float]]:
+def _compare(case: Case, expected: Result, *, peers: bool) -> Iterator[tuple[str, float]]:
     """Figures that differ, with their relative errors."""
-    problem = ln.Problem(operator(case["problem"]), architecture(case["arch"]), conventions=ln.Conventions(peer_transfers=peers))
-    cost = ln.cost(problem, mapping(case["mapping"]))
-    if abs(100 * cost.utilization - expected["utilization_percent"]) > PRINTED_PERCENT:
-        yield "utilization", _relative(100 * cost.utilization, expected["utilization_percent"])
-    energy = _relative(cost.energy_pj, expected["energy_pj_recomputed"])
+    problem = ln.Problem(operator(case.problem), architecture(case.arch), conventions=ln.Conventions(peer_transfers=peers))
+    cost = ln.cost(problem, mapping(case.mapping))
+    if abs(100 * cost.utilization - expected.utilization_percent) > PRINTED_PERCENT:
+        yield "utilization", _relative(100 * cost.utilization, expected.utilization_percent)
+    energy = _relative(cost.energy_pj, expected.energy_pj_recomputed)
     if energy > ENERGY_TOLERANCE:
         yield "energy", energy
     for figure, ours, theirs in _counts(cost, expected):
@@ -94,19 +95,19 @@ def _compare(case: Json, expected: Json, *, peers: bool) -> Iterator[tuple[str, 
             yield figure, _relative(ours, theirs)
 
 
-def _counts(cost: Cost, expected: Json) -> Iterator[tuple[str, float, float]]:
-    """Every count of the reference with ours: (figure, ours, theirs)."""
-    yield "cycles", cost.cycles, expected["cycles"]
+def _counts(cost: Cost, expected: Result) -> Iterator[tuple[str, float, float]]:
+    """Every count of the reference with ours: (figure, ours, theirs); a level or tensor that only one of both has counts as 0."""
+    yield "cycles", cost.cycles, expected.cycles
     cycles = {row.resource: row.cycles for row in cost.latency}
     rows = {(row.level, row.tensor): row for row in cost.traffic}
     seen = set()
-    for level, figures in expected["levels"].items():
-        yield f"{level} cycles", cycles[level], figures["cycles"]
-        for tensor, counts in figures["tensors"].items():
+    for level, figures in expected.levels.items():
+        yield f"{level} cycles", cycles.get(level, 0), figures.cycles
+        for tensor, counts in figures.tensors.items():
             seen.add((level, tensor))
             row = rows.get((level, tensor))
             for name in COUNTS:
-                yield f"{level} {tensor} {name}", getattr(row, name, 0), counts[name]
+                yield f"{level} {tensor} {name}", getattr(row, name, 0), getattr(counts, name)
     for level, tensor in sorted(rows.keys() - seen):
         yield f"{level} {tensor} kept", 1, 0
 
