@@ -111,10 +111,24 @@ async def test_followers_are_independent(bus: Bus) -> None:
 
 async def test_idle_followers_ask_again(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_events, "EXPIRES", 0.1)
+    monkeypatch.setattr(_events, "HEARTBEAT", 0.0)
     following = asyncio.create_task(collect(bus.events(events_of("run1")), 2))
     await asyncio.sleep(0.35)
     await say(bus, "run1", 0)
     await asyncio.sleep(0.25)
+    await say(bus, "run1", 1)
+    assert await following == [0, 1]
+
+
+async def test_a_quiet_stream_is_not_taken_for_a_dead_one(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_events, "HEARTBEAT", 0.1)
+    monkeypatch.setattr(_events, "SILENCE", 1.0)
+    following = asyncio.create_task(collect(bus.events(events_of("run1")), 2))
+    await say(bus, "run1", 0)
+    await asyncio.sleep(0.05)
+    before = await consumers(bus)
+    await asyncio.sleep(1.5)
+    assert await consumers(bus) == before, "one consumer all the time"
     await say(bus, "run1", 1)
     assert await following == [0, 1]
 
@@ -184,17 +198,16 @@ async def test_a_consumer_that_vanishes_is_made_again(bus: Bus, eventually: Call
 
 async def test_a_silent_consumer_is_made_again(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
     """As when the node that held it died while our own connection lives."""
-    monkeypatch.setattr(_events, "EXPIRES", 0.1)
-    monkeypatch.setattr(_events, "PATIENCE_FOR_STATUS", 0.2)
+    monkeypatch.setattr(_events, "SILENCE", 0.2)
     ask = Puller.request
     deaf = True
 
-    async def request(self: Puller, batch: int, expires: float) -> None:
+    async def request(self: Puller, batch: int, expires: float, heartbeat: float) -> None:
         nonlocal deaf
         if deaf:
             deaf = False
         else:
-            await ask(self, batch, expires)
+            await ask(self, batch, expires, heartbeat)
 
     monkeypatch.setattr(Puller, "request", request)
     await say(bus, "run1", 0)

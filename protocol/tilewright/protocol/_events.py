@@ -20,7 +20,7 @@ import nats.js.errors
 from nats.aio.msg import Msg
 
 from ._connection import STREAM_NOT_FOUND, Connection, not_bootstrapped
-from ._pull import EMPTY, Puller, Status
+from ._pull import ALIVE, EMPTY, Puller, Status
 from .errors import NotBootstrapped
 
 log = logging.getLogger("tilewright.bus")
@@ -29,8 +29,9 @@ log = logging.getLogger("tilewright.bus")
 BATCH = 100
 #: Seconds that one request waits for messages.
 EXPIRES = 20.0
-#: Seconds that the server may be late in saying that there was nothing.
-PATIENCE_FOR_STATUS = 5.0
+#: Seconds after which the server says that it is still there, and those without a word after which its consumer is gone: the
+#: server that held it may be another one of the cluster than ours, and dead.
+HEARTBEAT, SILENCE = 2.0, 5.0
 #: Seconds after which the server drops the consumer of a reader that is gone.
 INACTIVE = 60.0
 #: Seconds before a consumer that was lost without a reconnect is made again.
@@ -94,16 +95,18 @@ class Reader:
         while True:
             if outstanding == 0:
                 assert self._puller is not None
-                await self._puller.request(BATCH, EXPIRES)
+                await self._puller.request(BATCH, EXPIRES, HEARTBEAT)
                 outstanding = BATCH
             try:
-                async with asyncio.timeout(EXPIRES + PATIENCE_FOR_STATUS):
+                async with asyncio.timeout(SILENCE):
                     answer = await self._answers.get()
             except TimeoutError as error:
                 raise _Rebuild("the consumer fell silent") from error
             if answer is None:
                 raise _Rebuild("reconnected")
             if isinstance(answer, Status):
+                if answer.code == ALIVE:
+                    continue
                 if answer.code not in EMPTY:
                     await asyncio.sleep(PAUSE)
                     raise _Rebuild(answer.text)

@@ -16,12 +16,12 @@ from nats.aio.subscription import Subscription
 
 from ._connection import Connection
 
-#: Status codes of an answer without a message.
-EMPTY = ("404", "408")
+#: Status codes: nothing there in time; nothing yet.
+EMPTY, ALIVE = ("404", "408"), "100"
 
 
 class Status(msgspec.Struct, frozen=True):
-    """An answer that is not a message: ``404``/``408`` nothing there in time, anything else a consumer in trouble."""
+    """An answer that is not a message: one of `EMPTY`, `ALIVE`, or a consumer in trouble."""
 
     code: str
     text: str = ""
@@ -42,17 +42,20 @@ class Puller:
         """Subscribe to the inbox."""
         self._subscription = await self._connection.subscribe(f"{self._inbox}.*", self._on_message)
 
-    async def request(self, batch: int, expires: float) -> None:
-        """Ask for up to `batch` messages within `expires` seconds; answers to earlier requests that failed are ignored."""
+    async def request(self, batch: int, expires: float, heartbeat: float = 0.0) -> None:
+        """Ask for up to `batch` messages within `expires` seconds; what became of earlier requests is no longer told.
+
+        With a `heartbeat` the server says `ALIVE` whenever it had nothing else to say for so many seconds.
+        """
         self._serial += 1
-        body: dict[str, Any] = {"batch": batch, "expires": int(expires * 1e9)}
+        body: dict[str, Any] = {"batch": batch, "expires": int(expires * 1e9), "idle_heartbeat": int(heartbeat * 1e9)}
         await self._connection.send(self._subject, json.dumps(body).encode(), reply=f"{self._inbox}.{self._serial}")
 
     async def _on_message(self, message: Msg) -> None:
         code = (message.headers or {}).get("Status")
         if code is None:
             self._arrived(message)
-        elif message.subject.endswith(f".{self._serial}") and code != "100":
+        elif message.subject.endswith(f".{self._serial}"):
             self._arrived(Status(code, (message.headers or {}).get("Description", "")))
 
     async def close(self) -> None:
