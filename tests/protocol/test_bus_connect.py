@@ -257,6 +257,31 @@ def test_waits_double_up_to_a_limit_and_are_spread() -> None:
     assert all(1.0 <= _dial.next_server([server(n)], {})[1] <= 3.0 for n in (6, 20, 10**6))
 
 
+async def test_a_peer_that_went_silent_is_given_up(bus: Bus, through_proxy: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody closes the line; only pings tell. (Every 10 s, and twice unanswered, where nobody is in a hurry.)"""
+    options = _dial.options
+    assert {
+        key: options(BusSettings(url="nats://a:1"))[key] for key in ("ping_interval", "max_outstanding_pings", "max_reconnect_attempts")
+    } == {
+        "ping_interval": 10,
+        "max_outstanding_pings": 2,
+        "max_reconnect_attempts": -1,
+    }
+    monkeypatch.setattr(_dial, "options", lambda settings: {**options(settings), "ping_interval": 0.1})
+    other, proxy = await through_proxy()
+    queue = await other.queue("TW_JOB_MAP")
+    fetching = asyncio.create_task(queue.fetch(600.0))
+    await asyncio.sleep(0.05)
+    proxy.hold_answers()
+    await eventually(lambda: not other.connected)
+    proxy.cut()
+    await eventually(lambda: other.reconnects)
+    await bus.publish("tw.v1.job.map.r.t", b"after", "id")
+    delivery = await fetching
+    assert delivery is not None
+    assert delivery.data == b"after"
+
+
 async def test_a_server_that_refuses_us_for_good_ends_every_wait(own_server: NatsServer, own_bus: Bus) -> None:
     queue = await own_bus.queue("TW_JOB_MAP")
     fetching = asyncio.create_task(queue.fetch(600.0))

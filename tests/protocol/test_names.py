@@ -135,6 +135,14 @@ def test_the_state_of_a_run() -> None:
     assert Record("w", 0.0, 1.0).attempts == 1
 
 
+def test_the_bus_exports_what_it_promises() -> None:
+    from tilewright.protocol import bus
+
+    assert bus.__all__ == sorted(bus.__all__)
+    assert set(bus.__all__) == {"Bucket", "Bus", "BusSettings", "Delivery", "Entry", "Queue", "ServiceInfo", "StreamEvent"}
+    assert all(hasattr(bus, name) and getattr(bus, name).__doc__ for name in bus.__all__)
+
+
 @pytest.mark.parametrize("module", MODULES)
 def test_only_the_bus_imports_the_client_library(module: str) -> None:
     script = (
