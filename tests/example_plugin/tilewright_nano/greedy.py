@@ -30,7 +30,8 @@ class Greedy:
             mappings = [self._mapping(request, problem, factors) for factors in moves]
             scores = ctx.evaluate(ln.Batch.from_mappings(problem, mappings))
             value = {"edp": scores.edp, "energy": scores.energy_pj, "latency": scores.cycles}[request.objective]
-            ranked = sorted((float(value[i]), i) for i in range(len(mappings)) if scores.valid[i])
+            # The last batch of a budget is cut to what is left.
+            ranked = sorted((float(value[i]), i) for i in range(len(scores.valid)) if scores.valid[i])
             if not ranked or ranked[0][0] >= best:
                 return
             best, chosen = ranked[0]

@@ -19,8 +19,8 @@ class Nano:
 
     def architecture(self, **parameters: int) -> Architecture:
         """An array of ``array_side`` x ``array_side`` units over a buffer of ``buffer_kib``."""
-        side = parameters.get("array_side", 8)
-        kib = parameters.get("buffer_kib", 64)
+        values = self.design_space().resolve(parameters)
+        side, kib = values["array_side"], values["buffer_kib"]
         return Architecture(
             name="nano",
             compute=Compute("MAC", side * side, side, side, energy_pj=0.5),
