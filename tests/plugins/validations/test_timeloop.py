@@ -203,18 +203,51 @@ def test_gemmini_rows_that_differ_are_counted(sample: Callable[..., Path]) -> No
     assert report.max_error == pytest.approx(50, abs=1)
 
 
-def test_gemmini_errors_name_the_row(sample: Callable[..., Path], tmp_path: Path) -> None:
-    def unreadable(rows: list[dict[str, str]]) -> None:
-        rows[3]["mapping.mapping"] = "L3[WIO] C8 - L2[WI] N1 - L1[O] Z* - L0[W] N1"
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("mapping.mapping", "L3[WIO] C8 - L2[WI] N1 - L1[O] Z* - L0[W] N1", r"row 4: .*loop 'Z\*', expected e.g. 'P7' or 'C8X'"),
+        ("mapping.mapping", "L3[WIO] Z8 - L2[WI] N1 - L1[O] N1 - L0[W] N1", "row 4: .*loop 'Z8', expected"),
+        ("mapping.mapping", "L3[WIO] C4 - L2[WI] N1 - L1[O] C3 C2 - L0[W] N1", "row 4: .*two loops of one dim in one block"),
+        ("mapping.mapping", "L3[WIO] C4 - L3[WI] N1 - L1[O] N1 - L0[W] N1", "row 4: .*has L3 twice"),
+        ("mapping.mapping", "L3[WIO] C4 - L2[WI] N1 - L1[O] N1", r"row 4: .*has levels \[1, 2, 3\], expected L3 to L0"),
+        ("mapping.mapping", "", "row 4: mapping '': '', expected"),
+        ("prob.K", "7919", "row 4: factors of K below its bound 7919"),
+        ("prob.K", "", "row 4: prob.K: '', expected a number above 0"),
+        ("prob.K", "1.5", "row 4: prob.K: '1.5', expected a whole number"),
+        ("arch.meshX", "7", "row 4: Accumulator: mesh 7 x 1 does not divide"),
+        ("arch.mem1_entries", "0", "row 4: arch.mem1_entries: '0', expected a number above 0"),
+        ("arch.mem1_entries", "1", r"row 4: capacity of Accumulator \(1 words\): words exceeded by"),
+        ("target.cycle", "0", "row 4: target.cycle: '0', expected a number above 0"),
+        ("target.energy", "nan", "row 4: target.energy: 'nan', expected a number above 0"),
+    ],
+)
+def test_gemmini_errors_name_the_row(sample: Callable[..., Path], column: str, value: str, message: str) -> None:
+    def change(rows: list[dict[str, str]]) -> None:
+        rows[3][column] = value
 
-    with pytest.raises(InvalidInput, match=r"loop 'Z\*', expected e.g. 'P7' or 'C8X'"):
-        validate("timeloop-gemmini", sample(unreadable))
+    with pytest.raises(InvalidInput, match=message):
+        validate("timeloop-gemmini", sample(change))
 
-    def wrong(rows: list[dict[str, str]]) -> None:
-        rows[3]["prob.K"] = str(int(rows[3]["prob.K"]) * 2)
 
-    with pytest.raises(InvalidInput, match=r"row 4: factors of K below its bound"):
-        validate("timeloop-gemmini", sample(wrong))
-    (tmp_path / "empty.csv").write_text("a,b\n1,2\n")
+def test_gemmini_files_that_are_none(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("a,b\n1,2\n")
     with pytest.raises(InvalidInput, match=r"has no column target.cycle"):
-        validate("timeloop-gemmini", tmp_path / "empty.csv")
+        validate("timeloop-gemmini", path)
+    header = shipped("timeloop_gemmini", "sample.csv.gz")[0]
+    path.write_text(header)
+    with pytest.raises(InvalidInput, match="has no rows"):
+        validate("timeloop-gemmini", path)
+    path.write_text(f"{header}\n1,2,3\n")
+    with pytest.raises(InvalidInput, match=r"row 1: arch.meshX: None"):
+        validate("timeloop-gemmini", path)
+
+
+def test_gemmini_counts_may_be_written_as_floats(sample: Callable[..., Path]) -> None:
+    def change(rows: list[dict[str, str]]) -> None:
+        for row in rows:
+            row["arch.pe"] += ".0"
+            row["prob.K"] += ".0"
+
+    assert validate("timeloop-gemmini", sample(change)).exact == 118

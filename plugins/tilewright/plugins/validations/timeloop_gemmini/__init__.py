@@ -18,7 +18,7 @@ from tilewright.protocol.errors import InvalidInput
 from tilewright.protocol.plugin import Options
 from tilewright.protocol.validation import ValidationReport
 
-from .rows import DATA, Row, architecture, hardware, layer, mapping, read
+from .rows import COEFFICIENTS, DATA, Row, architecture, layer, read
 
 SUITE = "timeloop-gemmini"
 #: Energies are printed with six decimals of uJ, some with six significant digits: equal within these, they are the same.
@@ -35,15 +35,10 @@ class TimeloopGemmini:
         """Compare on a CSV file of that data set (``.gz`` too), or on the part of it that is shipped."""
         file = Path(path) if path else DATA
         rows = read(file)
-        if not rows:
-            raise InvalidInput(f"{file}: has no rows")
-        try:
-            theirs_cycles = np.array([float(row["target.cycle"]) for row in rows])
-            theirs_energy = np.array([float(row["target.energy"]) for row in rows])
-        except ValueError as error:
-            raise InvalidInput(f"{file}: {error}") from error
-        cycles, energy = _evaluate(file, rows, "dosa")
-        _, table = _evaluate(file, rows, "table")
+        theirs_cycles = np.array([row.cycles for row in rows])
+        theirs_energy = np.array([row.energy for row in rows])
+        cycles, energies = _evaluate(file, rows)
+        energy, table = energies["dosa"], energies["table"]
         off = np.abs(cycles - theirs_cycles)
         cycle_error = off / theirs_cycles
         energy_error = np.abs(energy - theirs_energy) / theirs_energy
@@ -76,26 +71,31 @@ class TimeloopGemmini:
         )
 
 
-def _evaluate(file: Path, rows: list[Row], coefficients: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Our cycles, and uJ, of every row."""
-    together: dict[tuple[tuple[int, ...], tuple[str, ...]], list[int]] = {}
+def _evaluate(file: Path, rows: list[Row]) -> tuple[NDArray[np.float64], dict[str, NDArray[np.float64]]]:
+    """Our cycles, and uJ with each set of coefficients, of every row."""
+    together: dict[tuple[tuple[int, ...], tuple[int, ...]], list[int]] = {}
     for index, row in enumerate(rows):
-        shape = tuple(value for column, value in row.items() if column.startswith("prob."))
-        try:
-            together.setdefault((hardware(row), shape), []).append(index)
-        except ValueError as error:
-            raise InvalidInput(f"{file}, row {index + 1}: {error}") from error
-    cycles, energy = np.empty(len(rows)), np.empty(len(rows))
+        together.setdefault((row.hardware, row.layer), []).append(index)
+    cycles, energies = np.empty(len(rows)), {name: np.empty(len(rows)) for name in COEFFICIENTS}
     for (sizes, _), indices in together.items():
-        problem = ln.Problem(layer(rows[indices[0]]), architecture(sizes, coefficients), conventions=ln.Conventions(release="2022"))
-        batch = ln.Batch.from_mappings(problem, [mapping(rows[index]["mapping.mapping"]) for index in indices])
-        evaluation = ln.evaluate(batch)
-        if not evaluation.valid.all():
-            worst = int(np.flatnonzero(~evaluation.valid)[0])
-            raise InvalidInput(f"{file}, row {indices[worst] + 1}: {ln.reasons(evaluation)[worst]}")
-        cycles[indices] = evaluation.cycles
-        energy[indices] = evaluation.energy_pj / 1e6
-    return cycles, energy
+        pool = _pool(file, [rows[index] for index in indices], [index + 1 for index in indices])
+        for name, energy in energies.items():
+            cycles[indices], picojoules = pool.on(architecture(sizes, name))
+            energy[indices] = picojoules / 1e6
+    return cycles, energies
+
+
+def _pool(file: Path, rows: list[Row], numbers: list[int]) -> ln.Pool:
+    """The mappings of rows with one layer on one machine; `InvalidInput` names the row that is not valid there."""
+    try:
+        problem = ln.Problem(layer(rows[0].layer), architecture(rows[0].hardware, "dosa"), conventions=ln.Conventions(release="2022"))
+    except InvalidInput as error:
+        raise InvalidInput(f"{file}, row {numbers[0]}: {error}") from error
+    batch = ln.Batch.from_mappings(problem, [row.mapping for row in rows])
+    for number, reason in zip(numbers, ln.reasons(ln.check(batch)), strict=True):
+        if reason:
+            raise InvalidInput(f"{file}, row {number}: {reason}")
+    return ln.Pool(batch)
 
 
 def _report(file: Path, errors: NDArray[np.float64], exact: NDArray[np.bool_], spearman: float | None) -> ValidationReport:

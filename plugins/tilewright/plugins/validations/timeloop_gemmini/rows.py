@@ -11,7 +11,9 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import math
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +25,26 @@ from tilewright.protocol.workload import INPUTS, OUTPUTS, WEIGHTS, Operator, con
 DATA = Path(__file__).with_name("sample.csv.gz")
 LEVELS = ("Registers", "Accumulator", "Scratchpad", "DRAM")
 TENSORS = {"W": WEIGHTS, "I": INPUTS, "O": OUTPUTS}
-COLUMNS = (
-    *("target.cycle", "target.energy", "mapping.mapping", "arch.pe", "arch.meshX", "arch.mem1_entries", "arch.mem1_shared_bandwidth"),
-    *("arch.mem2_entries", "arch.mem2_shared_bandwidth"),
-    *(f"prob.{name}" for name in "RSPQCKN"),
-    *(f"prob.{axis}{what}" for axis in "WH" for what in ("stride", "dilation")),
+HARDWARE = tuple(
+    f"arch.{name}" for name in ("meshX", "mem1_entries", "mem2_entries", "pe", "mem1_shared_bandwidth", "mem2_shared_bandwidth")
 )
+LAYER = tuple(f"prob.{name}" for name in (*"RSPQCKN", "Wstride", "Hstride", "Wdilation", "Hdilation"))
+COLUMNS = ("target.cycle", "target.energy", "mapping.mapping", *HARDWARE, *LAYER)
 
-Row = dict[str, str]
+
+@dataclass(frozen=True)
+class Row:
+    """One evaluated mapping."""
+
+    #: What Timeloop said; uJ.
+    cycles: float
+    energy: float
+    #: Values of `HARDWARE`: columns of the array, words of an accumulator and of the scratchpad, units, bandwidths.
+    hardware: tuple[int, ...]
+    #: Values of `LAYER`.
+    layer: tuple[int, ...]
+    mapping: Mapping
+
 
 #: DOSA's published coefficients, and the table they are rounded from: Timeloop's built-in SRAM energies. pJ.
 COEFFICIENTS: dict[str, dict[str, Price]] = {
@@ -50,33 +64,59 @@ COEFFICIENTS: dict[str, dict[str, Price]] = {
 
 
 def read(path: Path) -> list[Row]:
-    """All rows of a (possibly gzipped) CSV file; `InvalidInput` when it cannot be read or lacks a column."""
+    """All rows of a (possibly gzipped) CSV file; `InvalidInput` names file, row and column of what is wrong."""
     try:
         data = path.read_bytes()
-        text = (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode()
+        text = (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode("utf-8-sig")
     except (OSError, EOFError, UnicodeDecodeError) as error:
         raise InvalidInput(f"{path}: cannot be read: {error}") from error
     reader = csv.DictReader(io.StringIO(text))
     missing = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
     if missing:
         raise InvalidInput(f"{path}: has no column {', '.join(missing)}")
-    return list(reader)
+    rows = []
+    for number, values in enumerate(reader, 1):
+        try:
+            rows.append(_row(values))
+        except InvalidInput as error:
+            raise InvalidInput(f"{path}, row {number}: {error}") from error
+    if not rows:
+        raise InvalidInput(f"{path}: has no rows")
+    return rows
 
 
-def hardware(row: Row) -> tuple[int, ...]:
-    """What tells architectures apart: columns of the array, words of an accumulator and of the scratchpad, units, bandwidths."""
-    names = ("meshX", "mem1_entries", "mem2_entries", "pe", "mem1_shared_bandwidth", "mem2_shared_bandwidth")
-    return tuple(int(row[f"arch.{name}"]) for name in names)
-
-
-def layer(row: Row) -> Operator:
-    """The convolution of a row."""
-    bounds: dict[str, Any] = {name.lower(): int(row[f"prob.{name}"]) for name in "RSPQCKN"}
-    return conv2d(
-        **bounds,
-        stride=(int(row["prob.Wstride"]), int(row["prob.Hstride"])),
-        dilation=(int(row["prob.Wdilation"]), int(row["prob.Hdilation"])),
+def _row(values: dict[str, str | None]) -> Row:
+    return Row(
+        _number(values, "target.cycle"),
+        _number(values, "target.energy"),
+        tuple(_count(values, column) for column in HARDWARE),
+        tuple(_count(values, column) for column in LAYER),
+        mapping(values["mapping.mapping"] or ""),
     )
+
+
+def _number(values: dict[str, str | None], column: str) -> float:
+    try:
+        value = float(values[column] or "")
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise InvalidInput(f"{column}: {values[column]!r}, expected a number above 0")
+    return value
+
+
+def _count(values: dict[str, str | None], column: str) -> int:
+    value = _number(values, column)
+    if value != int(value):
+        raise InvalidInput(f"{column}: {values[column]!r}, expected a whole number")
+    return int(value)
+
+
+def layer(values: tuple[int, ...]) -> Operator:
+    """The convolution of a row, from the values of `LAYER`."""
+    *bounds, wide, high, wide_dilation, high_dilation = values
+    sizes: dict[str, Any] = dict(zip("rspqckn", bounds, strict=True))
+    return conv2d(**sizes, stride=(wide, high), dilation=(wide_dilation, high_dilation))
 
 
 def architecture(sizes: tuple[int, ...], coefficients: str) -> Architecture:
@@ -129,14 +169,19 @@ def mapping(text: str) -> Mapping:
             raise InvalidInput(f"mapping {text!r}: {part!r}, expected e.g. 'L1[O] P7 C8X'")
         spatial, temporal = [], []
         for word in reversed(part[head.end() :].split()):
-            loop = re.fullmatch(r"([A-Z])(\d+)([XY]?)", word)
+            loop = re.fullmatch(r"([RSPQCKN])([1-9]\d{0,17})([XY]?)", word)
             if not loop:
                 raise InvalidInput(f"mapping {text!r}: loop {word!r}, expected e.g. 'P7' or 'C8X'")
             if loop[3]:
                 spatial.append(Loop(loop[1], int(loop[2]), "Y" if loop[3] == "Y" else "X"))
             elif loop[2] != "1":
                 temporal.append(Loop(loop[1], int(loop[2])))
+        for block in (spatial, temporal):
+            if len({each.dim for each in block}) < len(block):
+                raise InvalidInput(f"mapping {text!r}: {part!r} has two loops of one dim in one block")
         number = int(head[1])
+        if number in levels:
+            raise InvalidInput(f"mapping {text!r}: has L{number} twice")
         levels[number] = LevelMapping(LEVELS[number], tuple(spatial), tuple(temporal), tuple(TENSORS[letter] for letter in head[2]))
     if sorted(levels) != list(range(len(LEVELS))):
         raise InvalidInput(f"mapping {text!r}: has levels {sorted(levels)}, expected L3 to L0")
