@@ -37,12 +37,13 @@ def _matrices(rows, columns, depth):
 
 @pytest.mark.parametrize("library", [AVX2, TOY], ids=lambda library: library.name)
 @pytest.mark.parametrize(("rows", "vectors", "tail"), [(2, 2, 0), (1, 3, 0), (3, 1, 2), (2, 2, 3), (1, 2, 1)])
-def test_every_step_computes_the_product(library, rows, vectors, tail):
+@pytest.mark.parametrize("packs", [False, True])
+def test_every_step_computes_the_product(library, rows, vectors, tail, packs):
     lanes = library.lanes["f32"]
     columns = vectors * lanes if not tail else (vectors - 1) * lanes + tail
     a, b, c = _matrices(rows, columns, 3)
     names = []
-    for name, nest in schedule(Tile(rows, vectors, bool(tail)), library):
+    for name, nest in schedule(Tile(rows, vectors, bool(tail), packs), library):
         names.append(name)
         # V1 and V2 specify the update of C; later steps may also overwrite it.
         for accumulate in (1,) if name in ("V1", "V2") else (0, 1):
@@ -50,10 +51,15 @@ def test_every_step_computes_the_product(library, rows, vectors, tail):
             result[:, :columns] = c
             wide = np.full((3, vectors * lanes), Fraction(9), dtype=object)
             wide[:, :columns] = b
+            packed = np.zeros((3, vectors, lanes), dtype=object)
             memory = {"A": a.copy(), "B": wide, "C": result}
+            if name != "V1":
+                memory = {"A": a[..., None], "B": wide.reshape(packed.shape), "C": result.reshape(rows, vectors, lanes), "packed": packed}
             interpret(nest, memory, {"k": 3, "n": columns, "tail": tail or lanes, "accumulate": accumulate})
             assert (result[:, :columns] == a @ b + c * accumulate).all(), name
             assert (result[:, columns:] == -5).all(), name
+            if packs and name in ("V4", "V5", "V6"):
+                assert (packed.reshape(wide.shape)[:, :columns] == b).all(), name
     assert names == list(STEPS)
 
 
@@ -67,35 +73,35 @@ def test_the_last_step_is_straight_line_code_with_the_papers_counts():
     assert counts == {"fma": 12, "broadcast": 6, "load": 2}
 
 
-def _loop(target, value, lanes=8):
-    return For("l", lanes, (Assign(target, value),))
+def _find(target, value, lanes=8):
+    return instruction_for(Assign(target, value), lanes, BUFFERS, AVX2)
 
 
 def _fma(a, b):
     acc = Ref("acc", (L,))
-    return _loop(acc, Op("fma", (a, b, acc)))
+    return acc, Op("fma", (a, b, acc))
 
 
 def test_unification_finds_an_instruction_up_to_exchanged_factors():
-    call = instruction_for(_fma(Ref("b", (L,)), Ref("a", (L,))), BUFFERS, AVX2)
+    call = _find(*_fma(Ref("b", (L,)), Ref("a", (L,))))
     assert call is not None
     assert call.instruction.name == "fma"
 
 
 @pytest.mark.parametrize(
-    "loop",
+    "assignment",
     [
-        _loop(Ref("a", (L,)), Ref("T", (P, L))),  # not unit stride: the hole of Exo 1.0.0
-        _loop(Ref("a", (L,)), Ref("M", (P, Affine.of({"l": 2})))),  # every other word
-        _loop(Ref("a", (L,)), Ref("M", (P, L)), lanes=4),  # half a vector
-        _loop(Ref("a", (L,)), Op("select", (Ref("mask", (L,)), Ref("M", (P, L)), Ref("b", (L,))))),  # blends instead of zeroing
-        _loop(Ref("acc", (L,)), Op("fma", (Ref("a", (L,)), Ref("b", (L,)), Ref("b", (L,))))),  # adds to another register
-        _loop(Ref("acc", (L,)), Op("sub", (Ref("acc", (L,)), Ref("a", (L,))))),  # no such instruction
+        (Ref("a", (L,)), Ref("T", (P, L))),  # not unit stride: the hole of Exo 1.0.0
+        (Ref("a", (L,)), Ref("M", (P, Affine.of({"l": 2})))),  # every other word
+        (Ref("a", (L,)), Ref("M", (P, L)), 4),  # half a vector
+        (Ref("a", (L,)), Op("select", (Ref("mask", (L,)), Ref("M", (P, L)), Ref("b", (L,))))),  # blends instead of zeroing
+        (Ref("acc", (L,)), Op("fma", (Ref("a", (L,)), Ref("b", (L,)), Ref("b", (L,))))),  # adds to another register
+        (Ref("acc", (L,)), Op("sub", (Ref("acc", (L,)), Ref("a", (L,))))),  # no such instruction
         _fma(Ref("a", (L,)), Ref("M", (P, L))),  # an operand in memory
     ],
 )
-def test_unification_refuses_what_is_not_the_same(loop):
-    assert instruction_for(loop, BUFFERS, AVX2) is None
+def test_unification_refuses_what_is_not_the_same(assignment):
+    assert _find(*assignment) is None
 
 
 def test_a_tile_that_needs_more_registers_than_there_are_is_refused():

@@ -168,6 +168,18 @@ LIBRARY = InstructionLibrary(
             latency=12,
             per_cycle=0.5,
         ),
+        Instruction(
+            "prefetch",
+            (_op("src", "memory", "f32", lanes=1),),
+            "pass",
+            "_mm_prefetch((const char *)({src}), _MM_HINT_T0);",
+        ),
+        Instruction(
+            "prefetch_to_write",
+            (_op("dst", "memory", "f32", lanes=1, written="inout"),),
+            "pass",
+            "__builtin_prefetch({dst}, 1);",
+        ),
     ),
     headers=("immintrin.h",),
     available='__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")',

@@ -14,6 +14,7 @@ from tilewright.protocol.kernel import InstructionLibrary, Kernel
 from tilewright.protocol.keys import content_key
 from tilewright.protocol.plugin import Context, EmitRequest
 
+from .numbers import FORMATS, numbers_of
 from .operands import product_of
 from .plan import Plan
 from .schedule import STEPS, Tile, check
@@ -31,7 +32,8 @@ class Native:
     targets: ClassVar[tuple[str, ...]] = ("avx2",)
     uses: ClassVar[tuple[str, ...]] = ("targets:avx2",)
     options: ClassVar[dict[str, str]] = {
-        "tile": "register tile as ROWSxCOLUMNS, e.g. 8x8; default: the one with the fewest modelled cycles"
+        "dtype": f"number format: {', '.join(FORMATS)}; default f32",
+        "tile": "register tile as ROWSxCOLUMNS, e.g. 8x8; default: the one with the fewest modelled cycles",
     }
 
     def emit(self, request: EmitRequest, ctx: Context) -> Kernel:
@@ -40,8 +42,7 @@ class Native:
         plan = self.plan(request, library)
         code = generate(plan)
         bits = request.operator.tensor(request.operator.output).bits
-        notes = () if bits == 32 else (f"computes in f32; the operator's words have {bits} bits",)
-        lanes = library.lanes["f32"]
+        notes = (f"computes in f32; the operator's words have {bits} bits",) if "dtype" not in request.options and bits != 32 else ()
         return Kernel(
             operator=request.operator,
             target=request.target,
@@ -51,7 +52,7 @@ class Native:
             test=code.test,
             verification=verify(plan.name, code, library),
             steps=tuple(f"{step}: {what}" for step, what in STEPS.items()),
-            tiles=tuple((tile.rows, tile.columns(lanes)) for tile in edges(plan.tile) if not tile.masked),
+            tiles=tuple((tile.rows, tile.columns(plan.lanes)) for tile in edges(plan.tile) if not tile.masked),
             notes=notes,
         )
 
@@ -63,12 +64,13 @@ class Native:
     def plan(self, request: EmitRequest, library: InstructionLibrary) -> Plan:
         """Name, register tile and cache blocks for a request."""
         product = product_of(request.operator)
+        numbers = numbers_of(str(request.options.get("dtype", "f32")))
         tile = _tile(str(request.options["tile"]), library) if "tile" in request.options else choose_tile(product.shape, library)
-        check(tile, library)
+        check(tile, library, numbers)
         blocks = choose_blocks(product.shape, tile, library)
         m, n, k = product.shape
         key = content_key((request.operator, request.target, request.options))[:8]
-        return Plan(f"tw_{request.target}_{m}x{n}x{k}_{key}", product, tile, blocks, library)
+        return Plan(f"tw_{request.target}_{m}x{n}x{k}_{key}", product, numbers, tile, blocks, library)
 
 
 def _library(target: str, ctx: Context) -> InstructionLibrary:

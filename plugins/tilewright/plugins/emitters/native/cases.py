@@ -2,34 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import product as combinations
 
 from tilewright.protocol.workload import INPUTS, OUTPUTS, WEIGHTS
 
 from .layout import RankTable, extents, tables
+from .numbers import C_TYPES
 from .plan import Plan, fill
 
+#: Multiply-accumulates of an operator that its test still runs once at full size, natively and under an emulator.
+_WHOLE, _WHOLE_EMULATED = 4_000_000_000, 30_000_000
 
-def test(plan: Plan) -> str:
-    """The C test of a kernel."""
-    product, operator = plan.product, plan.product.operator
+
+def test(plan: Plan, emulated: bool) -> str:
+    """The C test of a kernel; at full size only where that is quick."""
+    product, operator, numbers = plan.product, plan.product.operator, plan.numbers
     cases = list(_cases(plan))
+    types = {
+        "INPUT": C_TYPES[numbers.word(INPUTS)],
+        "WEIGHT": C_TYPES[numbers.word(WEIGHTS)],
+        "RESULT": C_TYPES[numbers.result],
+        "A_WORD": C_TYPES[numbers.word(product.a.tensor)],
+        "B_WORD": C_TYPES[numbers.word(product.b.tensor)],
+        "EXACT": int(numbers.exact),
+        "BF16": int("bf16" in (numbers.inputs, numbers.weights)),
+    }
     gemm, call = "", ""
     if product.is_matrix_product:
-        gemm = fill("gemm_test.c", {"NAME": plan.name})
-        rows, columns = plan.tile.rows, plan.tile.columns(plan.lanes)
+        gemm = fill("gemm_test.c", {"NAME": plan.name, **types})
+        rows, columns = plan.tile.rows, _widest(plan)
         call = f"""    for (ptrdiff_t m = 1; m <= {rows + 1} && !failed; ++m)
         for (ptrdiff_t n = 1; n <= {columns + 1} && !failed; ++n)
             for (ptrdiff_t k = 0; k <= 5 && !failed; k += 5) failed |= run_gemm(m, n, k, n % 3, (int)(m + n) % 2);
     failed = failed || run_gemm({3 * rows + 1}, {3 * columns + 3}, 67, 5, 1);"""
-    blocks = plan.blocks
-    small_rows, small_depth = min(blocks.rows, plan.tile.rows + 1), min(blocks.depth, 5)
-    variants = [
-        f"{{{blocks.rows}, {blocks.depth}, 0, {int(blocks.pack_b)}}}",
-        f"{{{small_rows}, {small_depth}, 1, 1}}",
-        f"{{{small_rows}, {small_depth}, 0, 0}}",
-    ]
     return fill(
         "test.c",
         {
@@ -38,14 +44,31 @@ def test(plan: Plan) -> str:
             "RANKS": max(len(tensor.ranks) for tensor in operator.tensors),
             "CASES": len(cases),
             "BOUNDS": ", ".join("{" + ", ".join(map(str, case)) + "}" for case in cases),
-            "VARIANTS": ", ".join(variants),
+            "VARIANTS": ", ".join(_variants(plan)),
+            "OWN": ", ".join(str(dim.bound) for dim in operator.dims),
+            "WHOLE": int(operator.macs <= (_WHOLE_EMULATED if emulated else _WHOLE)),
             "INPUTS": _tensor_literal(tables(operator, INPUTS)),
             "WEIGHTS": _tensor_literal(tables(operator, WEIGHTS)),
             "OUTPUTS": _tensor_literal(tables(operator, OUTPUTS)),
             "GEMM_TEST": gemm,
             "GEMM_CALL": call,
+            **types,
         },
     )
+
+
+def _widest(plan: Plan) -> int:
+    """Columns of the widest tile; of twice the shortest vectors where their length is known at run time only."""
+    return plan.tile.columns(plan.lanes) * (2 if plan.library.scalable else 1)
+
+
+def _variants(plan: Plan) -> Iterator[str]:
+    """Blocks to test with: the chosen ones; small ones, packed, panel by panel; small ones in place; small ones, strip by strip."""
+    blocks = plan.blocks
+    rows, depth, columns = plan.tile.rows + 1, 5, plan.tile.columns(plan.lanes)
+    chosen = (blocks.rows, blocks.depth, blocks.columns, blocks.pack_a, blocks.pack_b, blocks.strips_first)
+    for each in (chosen, (rows, depth, columns, 1, 1, 0), (rows, depth, columns, 0, 0, 0), (2 * rows, depth, 2 * columns, 0, 1, 1)):
+        yield f"{{{', '.join(str(int(value)) for value in each)}}}"
 
 
 def _tensor_literal(ranks: list[RankTable]) -> str:
@@ -60,8 +83,8 @@ def _cases(plan: Plan) -> Iterable[tuple[int, ...]]:
     Other dims take 1, 2 or 3 in turn; windows keep their size, so that padding and strides stay as they are.
     """
     product, operator = plan.product, plan.product.operator
-    rows = [*range(1, plan.tile.rows + 1), 2 * plan.tile.rows + 1]
-    columns = [*range(1, plan.tile.columns(plan.lanes) + 1), 2 * plan.tile.columns(plan.lanes) + 3]
+    rows = [*range(1, plan.tile.rows + 1), 2 * plan.first_rows, 2 * plan.tile.rows + 1]
+    columns = [*range(1, _widest(plan) + 1), 2 * _widest(plan) + 3]
     windows = {term.dim for t in operator.tensors for rank in t.ranks if len(rank.terms) > 1 for term in rank.terms} & set(product.depth)
     for number, (m, n) in enumerate(combinations(rows if product.rows else [1], columns if product.columns else [1])):
         bounds = []

@@ -42,5 +42,5 @@ def stride(operator: Operator, tensor: str, dim: str) -> str:
     """C expression for the words between neighbours along a dim."""
     at = [d.name for d in operator.dims].index(dim)
     short = POINTERS[tensor]
-    terms = [f"{t.steps[at]} * {short}_stride[{rank}]" for rank, t in enumerate(tables(operator, tensor)) if t.steps[at]]
+    terms = [f"{t.steps[at]} * {short}_stride_{rank}" for rank, t in enumerate(tables(operator, tensor)) if t.steps[at]]
     return " + ".join(term.removeprefix("1 * ") for term in terms) or "0"

@@ -8,27 +8,75 @@ from pathlib import Path
 
 from tilewright.protocol.kernel import InstructionLibrary
 
-from .operands import Product
-from .schedule import Tile
+from .numbers import Numbers
+from .operands import Operand, Product
+from .schedule import Tile, multiplies_by_lane
 from .tiles import Blocks
 
 _TEMPLATES = Path(__file__).parent / "templates"
+#: Lanes of four-byte words that the longest scalable vector may have (2048 bits).
+MOST_LANES = 64
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All that decides the bytes of a kernel."""
+    """Name, operator, number format, register tile, cache blocks and instruction set of a kernel."""
 
     name: str
     product: Product
+    numbers: Numbers
     tile: Tile
     blocks: Blocks
     library: InstructionLibrary
 
     @property
     def lanes(self) -> int:
-        """Columns of one vector."""
-        return self.library.lanes["f32"]
+        """Columns of one vector (the fewest, where the length is known at run time)."""
+        return self.library.lanes[self.numbers.result]
+
+    @property
+    def a_in_place(self) -> bool:
+        """Tiles can read A where it lies. Multiplying by lanes takes whole vectors of a packed A."""
+        return self.numbers.in_place(self.product.a.tensor) and multiplies_by_lane(self.library, self.numbers) is None
+
+    @property
+    def b_in_place(self) -> bool:
+        """Tiles can read B where it lies."""
+        return self.numbers.in_place(self.product.b.tensor)
+
+    @property
+    def packs(self) -> bool:
+        """The first strip's tile packs the B it reads."""
+        return self.b_in_place and self.product.b.plain and self.product.b.unit and self.blocks.pack_b
+
+    @property
+    def first_rows(self) -> int:
+        """Rows of the first strip at the operator's own size."""
+        m = self.product.shape[0]
+        block = -(-m // -(-m // self.blocks.rows))
+        return -(-block // -(-block // self.tile.rows))
+
+    @property
+    def most_a(self) -> int:
+        """Items of the work space for A."""
+        packs = self.blocks.pack_a or not (self.a_in_place and self.product.a.plain)
+        return (self.blocks.rows if packs else 0) * self._depth + 16 * (self.tile.rows + 1)
+
+    @property
+    def most_b(self) -> int:
+        """Items of the work space for B: one panel, or a block of columns."""
+        lanes = MOST_LANES if self.library.scalable else self.lanes
+        panel = self.tile.vectors * lanes
+        columns = max(panel, self.blocks.columns if self.blocks.strips_first else 0)
+        return self._depth * columns + 32 * panel
+
+    @property
+    def _depth(self) -> int:
+        return -(-self.blocks.depth // self.numbers.group) * self.numbers.group
+
+    def operand(self, side: str) -> Operand:
+        """``a`` or ``b``."""
+        return self.product.a if side == "a" else self.product.b
 
 
 def fill(template: str, values: Mapping[str, object]) -> str:

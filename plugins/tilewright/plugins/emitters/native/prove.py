@@ -15,7 +15,7 @@ from fractions import Fraction
 
 from tilewright.protocol.kernel import ElementType, Instruction, InstructionLibrary, InstructionOperand
 
-from .render import C_TYPES
+from .numbers import C_TYPES
 from .semantics import InvalidInstruction, Number, Unspecified, execute, parse, round_to
 from .toolchain import Ready, build_and_run
 from .unify import eval_condition

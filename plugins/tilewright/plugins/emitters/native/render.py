@@ -4,32 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from tilewright.protocol.kernel import ElementType, InstructionLibrary
+from tilewright.protocol.kernel import InstructionLibrary
 
 from .nest import Affine, Buffer, Call, For, If, Nest, Ref, Stmt
 
-#: C names of element types.
-C_TYPES: Mapping[ElementType, str] = {
-    "f32": "float",
-    "f64": "double",
-    "i8": "int8_t",
-    "u8": "uint8_t",
-    "i16": "int16_t",
-    "i32": "int32_t",
-    "bf16": "uint16_t",
-    "f16": "uint16_t",
-}
+#: What every tile function takes; `k` counts groups of depth.
 PARAMETERS = (
-    "ptrdiff_t k, const float *restrict A, ptrdiff_t a_row, ptrdiff_t a_step, const float *restrict B, ptrdiff_t b_step,"
-    " float *restrict C, ptrdiff_t c_row, int accumulate, ptrdiff_t tail"
+    "ptrdiff_t k, const item *restrict A, ptrdiff_t a_row, ptrdiff_t a_step, const item *restrict B, ptrdiff_t b_step,"
+    " result *restrict C, ptrdiff_t c_row, int accumulate, ptrdiff_t tail, item *restrict packed"
 )
 
 
 def function(name: str, nest: Nest, library: InstructionLibrary) -> str:
     """A static C function with `PARAMETERS`; the nest holds only instructions, p loops and argument tests."""
     lines = [f"static void {name}({PARAMETERS}) {{"]
-    # One row needs no row strides, a whole last vector no tail.
-    lines.append("    (void)a_row, (void)c_row, (void)tail;")
+    # One row needs no row strides, a whole last vector no tail, a tile that packs nothing no panel.
+    lines.append("    (void)a_row, (void)c_row, (void)tail, (void)packed;")
     lines += _Renderer(nest.buffers, library).block(nest.body, 1, frozenset())
     return "\n".join([*lines, "}", ""])
 

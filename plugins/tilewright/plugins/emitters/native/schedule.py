@@ -5,7 +5,7 @@ columns of a row-major C:
 
 ==  ==========================================================================================
 V1  freeze the register tile: ``C[i, j] += A[i, p] * B[p, j]`` with constant row and column counts
-V2  divide the column loop by the lanes of a vector
+V2  divide the column loop by the lanes of a vector (and depth by the group of one instruction)
 V3  keep the tile of C in registers across the p loop; its loads and stores become instructions
 V4  bring the operands of one p step into registers
 V5  the lane loop of multiply-adds becomes an instruction
@@ -22,9 +22,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from tilewright.protocol.errors import InvalidInput
-from tilewright.protocol.kernel import InstructionLibrary
+from tilewright.protocol.kernel import Instruction, InstructionLibrary
 
 from .nest import Affine, Assign, Buffer, Call, Expr, For, If, Nest, Op, Ref, Stmt, Value, substitute
+from .numbers import FORMATS, Numbers
 from .unify import instruction_for
 
 STEPS = {
@@ -35,16 +36,22 @@ STEPS = {
     "V5": "multiply-add instructions",
     "V6": "unroll",
 }
-_I, _J, _P, _L = map(Affine.var, ("i", "j", "p", "l"))
+_I, _J, _P, _L, _Q = map(Affine.var, ("i", "j", "p", "l", "q"))
+_ZERO = Affine()
 
 
 @dataclass(frozen=True)
 class Tile:
-    """A register tile: `rows` x `vectors` vector registers of C; the last vector may be partial."""
+    """A register tile: `rows` x `vectors` vector registers of C."""
 
     rows: int
     vectors: int
+    #: The last vector is partial.
     masked: bool = False
+    #: Copies the B it reads into a panel, for the tiles below it.
+    packs: bool = False
+    #: Asks for B this many p steps ahead; 0: leaves it to the hardware.
+    ahead: int = 0
 
     def columns(self, lanes: int) -> int:
         """Columns when every vector is whole."""
@@ -56,24 +63,26 @@ class Tile:
         return self.rows * self.vectors + min(self.rows, self.vectors) + 1
 
 
-def check(tile: Tile, library: InstructionLibrary) -> None:
-    """InvalidInput when the tile is empty or needs more registers than there are."""
+def check(tile: Tile, library: InstructionLibrary, numbers: Numbers = FORMATS["f32"]) -> None:
+    """InvalidInput when the tile is empty, needs more registers than there are, or a type that the library lacks."""
+    if numbers.result not in library.lanes:
+        raise InvalidInput(f"{library.name} has no vectors of {numbers.result}, expected a dtype made of {', '.join(library.lanes)}")
     file = library.register_file("vector")
     count = file.count if file else 0
     if tile.rows < 1 or tile.vectors < 1:
         raise InvalidInput(f"tile: {tile.rows} rows x {tile.vectors} vectors, expected at least 1 x 1")
     if tile.registers > count:
-        columns = tile.columns(library.lanes["f32"])
+        columns = tile.columns(library.lanes[numbers.result])
         raise InvalidInput(
             f"tile: {tile.rows}x{columns} needs {tile.registers} vector registers"
             f" ({tile.rows * tile.vectors} for C, {min(tile.rows, tile.vectors) + 1} for operands), {library.name} has {count}"
         )
 
 
-def schedule(tile: Tile, library: InstructionLibrary) -> Iterator[tuple[str, Nest]]:
+def schedule(tile: Tile, library: InstructionLibrary, numbers: Numbers = FORMATS["f32"]) -> Iterator[tuple[str, Nest]]:
     """The nest after each of V1 to V6. Raises InvalidInput when the tile does not fit or an instruction is missing."""
-    check(tile, library)
-    steps = _Steps(tile, library, library.lanes["f32"])
+    check(tile, library, numbers)
+    steps = _Steps(tile, library, numbers, library.lanes[numbers.result])
     nest = steps.freeze()
     yield "V1", nest
     nest = steps.divide(nest)
@@ -87,51 +96,69 @@ def schedule(tile: Tile, library: InstructionLibrary) -> Iterator[tuple[str, Nes
     yield "V6", replace(nest, body=_unroll(nest.body))
 
 
+def multiplies_by_lane(library: InstructionLibrary, numbers: Numbers) -> Instruction | None:
+    """The instruction that multiplies a vector by one lane of another, where the library has one."""
+    lanes = library.lanes[numbers.result]
+    vector = Buffer("vector", numbers.result, (lanes,))
+    update = _multiply_add(Ref("acc", (_L,)), [Ref("a", (Affine((), 1),))], [Ref("b", (_L,))], numbers)
+    call = instruction_for(update, lanes, {"acc": vector, "a": vector, "b": vector}, library) if numbers.group == 1 else None
+    return call.instruction if call else None
+
+
 @dataclass(frozen=True)
 class _Steps:
     tile: Tile
     library: InstructionLibrary
+    numbers: Numbers
     lanes: int
 
     def freeze(self) -> Nest:
         """V1."""
         columns: int | str = "n" if self.tile.masked else self.tile.columns(self.lanes)
+        item, result = self.numbers.item, self.numbers.result
         buffers = {
-            "A": Buffer("memory", "f32", (self.tile.rows, "k"), ("a_row", "a_step")),
-            "B": Buffer("memory", "f32", ("k", columns), ("b_step", "1")),
-            "C": Buffer("memory", "f32", (self.tile.rows, columns), ("c_row", "1")),
+            "A": Buffer("memory", item, (self.tile.rows, "k"), ("a_row", "a_step")),
+            "B": Buffer("memory", item, ("k", columns), ("b_step", "1")),
+            "C": Buffer("memory", result, (self.tile.rows, columns), ("c_row", "1")),
         }
-        update = _multiply_add(Ref("C", (_I, _J)), Ref("A", (_I, _P)), Ref("B", (_P, _J)))
+        update = _multiply_add(Ref("C", (_I, _J)), [Ref("A", (_I, _P))], [Ref("B", (_P, _J))], self.numbers)
         return Nest(buffers, (For("p", "k", (For("i", self.tile.rows, (For("j", columns, (update,)),)),)),))
 
     def divide(self, nest: Nest) -> Nest:
         """V2: one lane loop per vector; the lanes of a partial vector are guarded by a mask."""
-        buffers = dict(nest.buffers)
+        rows, vectors, group = self.tile.rows, self.tile.vectors, self.numbers.group
+        item, result = self.numbers.item, self.numbers.result
+        buffers = {
+            "A": Buffer("memory", item, (rows, "k", group), ("a_row", "a_step", "1")),
+            "B": Buffer(
+                "memory", item, ("k", vectors, self.lanes * group), ("b_step", f"(LANES * {group})" if group > 1 else "LANES", "1")
+            ),
+            "C": Buffer("memory", result, (rows, vectors, self.lanes), ("c_row", "LANES", "1")),
+        }
         before: tuple[Stmt, ...] = ()
         if self.tile.masked:
             buffers["mask"] = Buffer("mask", "i32", (self.lanes,))
             before = (self.lane_loop(Assign(Ref("mask", (_L,)), Op("less", (Value(_L), Value(Affine.var("tail")))))),)
         updates = []
-        for vector in range(self.tile.vectors):
-            c, b = Ref("C", (_I, self.column(vector))), Ref("B", (_P, self.column(vector)))
-            update = _multiply_add(c, Ref("A", (_I, _P)), b)
+        for vector in range(vectors):
+            c = self.c(vector)
+            update = self.update(c, "A", self.b_words(vector))
             updates.append(self.lane_loop(replace(update, value=self.guard(vector, update.value, c))))
-        return Nest(buffers, (*before, For("p", "k", (For("i", self.tile.rows, tuple(updates)),))))
+        return Nest(buffers, (*before, For("p", "k", (For("i", rows, tuple(updates)),))))
 
     def stage_result(self, nest: Nest) -> Nest:
         """V3: C in registers, zeroed before the p loop and added to memory (or stored) after it."""
-        registers = Buffer("vector", "f32", (self.tile.rows, self.tile.vectors, self.lanes))
+        registers = Buffer("vector", self.numbers.result, (self.tile.rows, self.tile.vectors, self.lanes))
         nest = replace(nest, buffers={**nest.buffers, "acc": registers, "old": registers})
         zero: list[Stmt] = []
         update: list[Stmt] = []
         add: list[Stmt] = []
         store: list[Stmt] = []
         for vector in range(self.tile.vectors):
-            at = Affine((), vector)
-            acc, old, c = Ref("acc", (_I, at, _L)), Ref("old", (_I, at, _L)), Ref("C", (_I, self.column(vector)))
-            b = self.guard(vector, Ref("B", (_P, self.column(vector))), Op("any"))
-            zero.append(self.instruction(Assign(acc, Value(Affine())), nest))
-            update.append(self.lane_loop(_multiply_add(acc, Ref("A", (_I, _P)), b)))
+            at, c = Affine((), vector), self.c(vector)
+            acc, old = Ref("acc", (_I, at, _L)), Ref("old", (_I, at, _L))
+            zero.append(self.instruction(Assign(acc, Value(_ZERO)), nest))
+            update.append(self.lane_loop(self.update(acc, "A", self.b_words(vector))))
             add.append(self.instruction(Assign(old, self.guard(vector, c, Op("any"))), nest))
             add.append(self.instruction(Assign(acc, Op("add", (acc, old))), nest))
             store.append(self.instruction(Assign(c, self.guard(vector, acc, c)), nest))
@@ -141,6 +168,7 @@ class _Steps:
             nest,
             body=(
                 *before,
+                *self.touch_result(),
                 For("i", rows, tuple(zero)),
                 For("p", "k", (For("i", rows, tuple(update)),)),
                 If("accumulate", (For("i", rows, tuple(add)),), ()),
@@ -148,35 +176,93 @@ class _Steps:
             ),
         )
 
+    def touch_result(self) -> tuple[Stmt, ...]:
+        """Ask for the lines of C early, where the library can."""
+        prefetch = _prefetch(self.library, "inout")
+        if prefetch is None:
+            return ()
+        name = prefetch.operands[0].name
+        lines = range(0, self.tile.vectors, self.vectors_per_line)
+        return (For("i", self.tile.rows, tuple(Call(prefetch, ((name, self.c(v, _ZERO)),)) for v in lines)),)
+
+    @property
+    def vectors_per_line(self) -> int:
+        """Vectors of four-byte words in a cache line of 64 bytes."""
+        return max(1, 64 // (4 * self.lanes))
+
     def stage_operands(self, nest: Nest) -> Nest:
         """V4: the shorter side of the tile is held in registers, the other passes through.
 
-        An instruction that multiplies by a scalar in memory needs no staged A.
+        An instruction that multiplies by a scalar in memory needs no staged A; one that multiplies by a lane takes whole
+        vectors of a packed A.
         """
-        rows, vectors = self.tile.rows, self.tile.vectors
+        rows, vectors, group, item = self.tile.rows, self.tile.vectors, self.numbers.group, self.numbers.item
+        wide = self.lanes * group
+        panel = (f"({vectors} * LANES * {group})" if group > 1 else f"({vectors} * LANES)", nest.buffers["B"].strides[1], "1")
+        by_lane = multiplies_by_lane(self.library, self.numbers) is not None and rows % self.lanes == 0
         nest = replace(
             nest,
             buffers={
                 **nest.buffers,
-                "b": Buffer("vector", "f32", (vectors, self.lanes)),
-                "a": Buffer("vector", "f32", (rows, self.lanes)),
+                "b": Buffer("vector", item, (vectors, wide)),
+                "a": Buffer("vector", item, (rows // self.lanes if by_lane else rows, wide)),
+                **({"packed": Buffer("memory", item, ("k", vectors, wide), panel)} if self.tile.packs else {}),
+                **(
+                    {"A": replace(nest.buffers["A"], shape=("k", rows // self.lanes, wide), strides=("a_step", "LANES", "1"))}
+                    if by_lane
+                    else {}
+                ),
             },
         )
-        a, in_memory = Ref("a", (_I, _L)), Ref("A", (_I, _P))
-        loads: list[Stmt] = []
-        updates: list[Stmt] = []
-        scalar_a = instruction_for(self.lane_loop(self.register_update(0, in_memory)), nest.buffers, self.library) is not None
-        for vector in range(vectors):
-            b = Ref("b", (Affine((), vector), _L))
-            loads.append(self.instruction(Assign(b, self.guard(vector, Ref("B", (_P, self.column(vector))), Op("any"))), nest))
-            updates.append(self.lane_loop(self.register_update(vector, in_memory if scalar_a else a)))
-        broadcast = () if scalar_a else (self.instruction(Assign(a, in_memory), nest),)
-        if vectors <= rows or scalar_a:
-            step: tuple[Stmt, ...] = (*loads, For("i", rows, (*broadcast, *updates)))
+        scalar_a = instruction_for(self.update(self.acc(0), "A", self.b_lanes(0)), self.lanes, nest.buffers, self.library) is not None
+        loads = [self.load(vector, nest) for vector in range(vectors)]
+        held = "a" if not scalar_a else "A"
+        if by_lane:
+            step: tuple[Stmt, ...] = (*self.load_a_lanes(nest), *(stmt for load in loads for stmt in load), *self.lane_updates())
         else:
-            passing = [stmt for load, update in zip(loads, updates, strict=True) for stmt in (load, For("i", rows, (update,)))]
-            step = (For("i", rows, broadcast), *passing)
+            updates = [self.lane_loop(self.update(self.acc(vector), held, self.b_lanes(vector))) for vector in range(vectors)]
+            spread = Assign(Ref("a", (_I, self.spread())), Ref("A", (_I, _P, _Q if group > 1 else _ZERO)))
+            broadcast = () if scalar_a else (self.instruction(spread, nest, group),)
+            if vectors <= rows or scalar_a:
+                step = (*(stmt for load in loads for stmt in load), For("i", rows, (*broadcast, *updates)))
+            else:
+                passing = [stmt for load, update in zip(loads, updates, strict=True) for stmt in (*load, For("i", rows, (update,)))]
+                step = (For("i", rows, broadcast), *passing)
         return replace(nest, body=tuple(For("p", "k", step) if _is_p(stmt) else stmt for stmt in nest.body))
+
+    def load(self, vector: int, nest: Nest) -> list[Stmt]:
+        """One vector of B into a register, and from there into the panel where the tile packs."""
+        group = self.numbers.group
+        at, lanes = Affine((), vector), self.spread()
+        b, source = Ref("b", (at, lanes)), Ref("B", (_P, at, lanes))
+        stmts: list[Stmt] = []
+        prefetch = _prefetch(self.library, "in") if self.tile.ahead else None
+        if prefetch is not None and vector % self.vectors_per_line == 0:
+            later = Ref("B", (replace(_P, constant=self.tile.ahead), at, _ZERO))
+            stmts.append(Call(prefetch, ((prefetch.operands[0].name, later),)))
+        stmts.append(self.instruction(Assign(b, self.guard_b(vector, source)), nest, group))
+        if self.tile.packs:
+            stmts.append(self.instruction(Assign(Ref("packed", (_P, at, lanes)), b), nest, group))
+        return stmts
+
+    def load_a_lanes(self, nest: Nest) -> list[Stmt]:
+        """Whole vectors of a packed A."""
+        count = self.tile.rows // self.lanes
+        return [self.instruction(Assign(Ref("a", (Affine((), v), _L)), Ref("A", (_P, Affine((), v), _L))), nest) for v in range(count)]
+
+    def lane_updates(self) -> list[Stmt]:
+        return [
+            self.lane_loop(
+                _multiply_add(
+                    Ref("acc", (Affine((), row), Affine((), vector), _L)),
+                    [Ref("a", (Affine((), row // self.lanes), Affine((), row % self.lanes)))],
+                    [Ref("b", (Affine((), vector), _L))],
+                    self.numbers,
+                )
+            )
+            for row in range(self.tile.rows)
+            for vector in range(self.tile.vectors)
+        ]
 
     def use_multiply_add(self, nest: Nest) -> Nest:
         """V5."""
@@ -186,36 +272,81 @@ class _Steps:
         if not isinstance(statement, For):
             return statement
         if statement.variable == "l":
-            assert isinstance(statement.body[0], Assign)
             return self.instruction(statement.body[0], nest)
         return replace(statement, body=tuple(self.replace_lane_loops(each, nest) for each in statement.body))
 
-    def column(self, vector: int) -> Affine:
-        return replace(_L, constant=vector * self.lanes)
+    def spread(self) -> Affine:
+        """Index of a lane of an operand's register: ``l``, or ``group x l + q``."""
+        return Affine.of({"l": self.numbers.group, "q": 1}) if self.numbers.group > 1 else _L
+
+    def acc(self, vector: int) -> Ref:
+        return Ref("acc", (_I, Affine((), vector), _L))
+
+    def c(self, vector: int, lane: Affine = _L) -> Ref:
+        return Ref("C", (_I, Affine((), vector), lane))
+
+    def b_words(self, vector: int) -> list[Expr]:
+        """The items of B in memory that lane ``l`` of a vector multiplies; unspecified past the tail."""
+        return [self.guard_b(vector, Ref("B", (_P, Affine((), vector), place))) for place in self.places()]
+
+    def b_lanes(self, vector: int) -> list[Expr]:
+        return [Ref("b", (Affine((), vector), place)) for place in self.places()]
+
+    def places(self) -> list[Affine]:
+        group = self.numbers.group
+        return [Affine.of({"l": group}, q) for q in range(group)]
+
+    def update(self, target: Ref, a: str, b: list[Expr]) -> Assign:
+        """``target += sum of a x b`` with A from memory (``A``) or from registers (``a``)."""
+        if a == "A":
+            items: list[Expr] = [Ref("A", (_I, _P, Affine((), q))) for q in range(self.numbers.group)]
+        else:
+            items = [Ref("a", (_I, place)) for place in self.places()]
+        return _multiply_add(target, items, b, self.numbers)
 
     def guard(self, vector: int, value: Expr, otherwise: Expr) -> Expr:
         """The value, in lanes that exist."""
         partial = self.tile.masked and vector == self.tile.vectors - 1
         return Op("select", (Ref("mask", (_L,)), value, otherwise)) if partial else value
 
-    def register_update(self, vector: int, a: Ref) -> Assign:
-        at = Affine((), vector)
-        return _multiply_add(Ref("acc", (_I, at, _L)), a, Ref("b", (at, _L)))
+    def guard_b(self, vector: int, value: Expr) -> Expr:
+        """B in memory, unspecified past the tail; grouped items come from panels, which are padded."""
+        return self.guard(vector, value, Op("any")) if self.numbers.group == 1 else value
 
     def lane_loop(self, assign: Assign) -> For:
         return For("l", self.lanes, (assign,))
 
-    def instruction(self, assign: Stmt, nest: Nest) -> Call:
+    def instruction(self, assign: Stmt, nest: Nest, group: int = 1) -> Call:
         """The instruction equal to an assignment over all lanes."""
         assert isinstance(assign, Assign)
-        call = instruction_for(self.lane_loop(assign), nest.buffers, self.library)
+        call = instruction_for(assign, self.lanes, nest.buffers, self.library, group)
         if call is None:
             raise InvalidInput(f"{self.library.name}: no instruction computes '{assign}' for l in {self.lanes}")
         return call
 
 
-def _multiply_add(target: Ref, a: Expr, b: Expr) -> Assign:
-    return Assign(target, Op("fma", (a, b, target)))
+def _multiply_add(target: Ref, a: list[Expr], b: list[Expr], numbers: Numbers) -> Assign:
+    """``fma`` for floats; for integers ``target + (a0 * b0 + a1 * b1 + ...)``."""
+    if not numbers.exact:
+        return Assign(target, Op("fma", (a[0], b[0], target)))
+    total: Expr = Op("mul", (a[0], b[0]))
+    for x, y in zip(a[1:], b[1:], strict=True):
+        total = Op("add", (total, Op("mul", (x, y))))
+    return Assign(target, Op("add", (target, total)))
+
+
+def _prefetch(library: InstructionLibrary, access: str) -> Instruction | None:
+    """The instruction that computes nothing and takes one memory operand, to be read (``in``) or written."""
+    return next(
+        (
+            each
+            for each in library.instructions
+            if each.semantics == "pass"
+            and len(each.operands) == 1
+            and (each.operands[0].space, each.operands[0].access) == ("memory", access)
+        ),
+        None,
+    )
 
 
 def _is_p(statement: Stmt) -> bool:

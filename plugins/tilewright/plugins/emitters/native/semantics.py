@@ -22,8 +22,8 @@ _INTEGERS: Mapping[str, tuple[int, int]] = {
 }
 _INFIX = {ast.Add: "add", ast.Sub: "sub", ast.Mult: "mul"}
 _FUNCTIONS = {"fma": 3, "saturate": 1}
-#: The lane, written ``i`` in semantics; no nest variable has this name.
-LANE = "@"
+#: The lane, written ``i`` in semantics, and the place within a group of lanes, written ``j``; no nest variable has these names.
+LANE, PLACE = "@i", "@j"
 
 Number = int | Fraction
 
@@ -41,7 +41,7 @@ ANY = Unspecified()
 
 @cache
 def parse(instruction: Instruction) -> Assign | None:
-    """The assignment an instruction performs for every lane ``i``; None when it computes nothing."""
+    """The assignment an instruction performs for every lane ``i`` (and place ``j``); None when it computes nothing."""
     if instruction.semantics.strip() == "pass":
         return None
     try:
@@ -50,11 +50,21 @@ def parse(instruction: Instruction) -> Assign | None:
             raise InvalidInstruction("expected one assignment")
         reader = _Reader({operand.name for operand in instruction.operands})
         target = reader.expr(statement.targets[0])
-        if not isinstance(target, Ref) or target.index != (Affine.var(LANE),):
-            raise InvalidInstruction("expected an assignment to 'operand[i]'")
+        if not isinstance(target, Ref) or target.index[0].constant or not _covers_lanes(target.index[0]):
+            raise InvalidInstruction("expected an assignment to 'operand[i]' or 'operand[n*i+j]'")
         return Assign(target, reader.expr(statement.value))
     except (SyntaxError, InvalidInstruction, IndexError) as error:
         raise InvalidInstruction(f"instruction {instruction.name!r}: semantics {instruction.semantics!r}: {error}") from error
+
+
+def _covers_lanes(index: Affine) -> bool:
+    names = {name for name, _ in index.terms}
+    return index == Affine.var(LANE) or (names == {LANE, PLACE} and index.coefficient(PLACE) == 1)
+
+
+def group_of(assign: Assign) -> int:
+    """Lanes per group: ``n`` of an assignment to ``operand[n*i+j]``, 1 of one to ``operand[i]``."""
+    return assign.target.index[0].coefficient(LANE)
 
 
 class _Reader:
@@ -87,8 +97,8 @@ class _Reader:
             case ast.Constant(value=int(number)):
                 return Affine((), number)
             case ast.Name(id=name):
-                if name == "i":
-                    return Affine.var(LANE)
+                if name in ("i", "j"):
+                    return Affine.var(LANE if name == "i" else PLACE)
                 self.check(name)
                 return Affine.var(name)
             case ast.BinOp(left=left, op=ast.Add(), right=right):
@@ -130,25 +140,26 @@ def execute(instruction: Instruction, inputs: Mapping[str, list[Number] | int]) 
         return []
     written = next(operand for operand in instruction.operands if operand.name == assign.target.buffer)
     results: list[Number | Unspecified] = []
-    for lane in range(written.lanes):
-        value = _evaluate(assign.value, lane, inputs, written.type)
+    for at in range(written.lanes):
+        lane, place = divmod(at, group_of(assign))
+        value = _evaluate(assign.value, {**inputs, LANE: lane, PLACE: place}, written.type)
         results.append(value if isinstance(value, Unspecified) else round_to(value, written.type))
     return results
 
 
-def _evaluate(expr: Expr, lane: int, inputs: Mapping[str, list[Number] | int], kind: ElementType) -> Number | Unspecified:
+def _evaluate(expr: Expr, inputs: Mapping[str, list[Number] | int], kind: ElementType) -> Number | Unspecified:
     if isinstance(expr, Ref):
         elements = inputs[expr.buffer]
         assert isinstance(elements, list)
-        return elements[_index(expr.index[0], lane, inputs)]
+        return elements[_index(expr.index[0], inputs)]
     if isinstance(expr, Value):
-        return _index(expr.index, lane, inputs)
+        return _index(expr.index, inputs)
     if expr.name == "any":
         return ANY
     if expr.name == "select":
-        test = _evaluate(expr.args[0], lane, inputs, kind)
-        return _evaluate(expr.args[1] if test else expr.args[2], lane, inputs, kind)
-    args = [_evaluate(arg, lane, inputs, kind) for arg in expr.args]
+        test = _evaluate(expr.args[0], inputs, kind)
+        return _evaluate(expr.args[1] if test else expr.args[2], inputs, kind)
+    args = [_evaluate(arg, inputs, kind) for arg in expr.args]
     numbers = [arg for arg in args if not isinstance(arg, Unspecified)]
     if len(numbers) < len(args):
         return ANY
@@ -170,10 +181,10 @@ def _evaluate(expr: Expr, lane: int, inputs: Mapping[str, list[Number] | int], k
     return round_to(total, kind) if kind in _FLOATS else total
 
 
-def _index(index: Affine, lane: int, inputs: Mapping[str, list[Number] | int]) -> int:
+def _index(index: Affine, inputs: Mapping[str, list[Number] | int]) -> int:
     total = index.constant
     for name, factor in index.terms:
-        value = lane if name == LANE else inputs[name]
+        value = inputs[name]
         assert isinstance(value, int)
         total += factor * value
     return total

@@ -19,16 +19,24 @@ _CALL_CYCLES = 20.0
 #: Loads issued per cycle.
 _LOADS = 2.0
 WORD_BYTES = 4
+#: Rows of a streamed B that are read together.
+_STREAM_DEPTH = 16
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """Rows of A kept in the L2 cache, depth of one pass, and whether operands are copied into contiguous panels."""
+    """How a product is cut: sizes of a block, whether operands are copied into panels, and which loop runs outside.
+
+    `strips_first`: one strip of rows passes all panels of columns before the next strip (strip in L1, B in L2); else one panel
+    passes all strips (panel in L1, A in L2).
+    """
 
     rows: int
     depth: int
+    columns: int
     pack_a: bool
     pack_b: bool
+    strips_first: bool
 
 
 def largest_tiles(library: InstructionLibrary, widest: int = 4) -> Iterator[Tile]:
@@ -52,7 +60,8 @@ def edges(tile: Tile) -> Iterator[Tile]:
 def cycles(rows: int, vectors: int, depth: int, library: InstructionLibrary) -> float:
     """Cycles of one kernel call: multiply-add throughput, its latency where too few are in flight, or loads."""
     fma = next(each for each in library.instructions if "fma" in each.semantics)
-    step = max(rows * vectors / fma.per_cycle, float(fma.latency), (rows + vectors) / _LOADS)
+    # Words of A in one column lie a row apart, often in one bank of the cache: they are read one per cycle.
+    step = max(rows * vectors / fma.per_cycle, float(fma.latency), rows + vectors / _LOADS)
     return depth * step + rows * vectors + _CALL_CYCLES
 
 
@@ -88,10 +97,20 @@ def _stay(cache: Cache, stays: int, streams: int) -> int:
 
 
 def choose_blocks(shape: tuple[int, int, int], tile: Tile, library: InstructionLibrary) -> Blocks:
-    """Blocks for (rows, columns, depth): a panel of B stays in L1, a block of A in L2, each clipped to the problem."""
+    """Blocks for (rows, columns, depth), each clipped to the problem.
+
+    A panel of B stays in L1 and a block of A in L2, or, for tall products whose B fits half of L2, the other way round. A
+    product of one strip reads B in place, a few of its rows at a time: it passes by once, as a stream.
+    """
     m, n, k = shape
-    columns = tile.columns(library.lanes["f32"])
+    width = tile.columns(library.lanes["f32"])
     first, second = library.caches[0], library.caches[1]
-    depth = min(k, _stay(first, columns, tile.rows))
-    rows = min(m, max(tile.rows, _stay(second, depth, columns)))
-    return Blocks(rows, depth, pack_a=False, pack_b=m > tile.rows and n > columns)
+    columns = -(-n // width) * width
+    depth = min(k, _stay(first, width, tile.rows))
+    if m <= tile.rows:
+        streams = k * n * WORD_BYTES > second.size_bytes
+        return Blocks(m, min(depth, _STREAM_DEPTH) if streams else depth, width, pack_a=False, pack_b=False, strips_first=False)
+    if depth * columns * WORD_BYTES <= second.size_bytes // 2 and m >= 4 * n:
+        return Blocks(m, depth, columns, pack_a=False, pack_b=True, strips_first=True)
+    rows = min(m, max(tile.rows, _stay(second, depth, width)))
+    return Blocks(rows, depth, width, pack_a=False, pack_b=True, strips_first=False)

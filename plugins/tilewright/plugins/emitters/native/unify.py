@@ -11,30 +11,28 @@ from dataclasses import dataclass, field, replace
 
 from tilewright.protocol.kernel import Instruction, InstructionLibrary, InstructionOperand
 
-from .nest import Affine, Assign, Buffer, Call, Expr, For, Op, Ref, Value, substitute
-from .semantics import LANE, parse
+from .nest import Affine, Assign, Buffer, Call, Expr, Op, Ref, Value, substitute
+from .semantics import LANE, PLACE, group_of, parse
 
 #: Positions of arguments that may be exchanged.
 _COMMUTATIVE = ("add", "mul", "fma")
 
 
-def instruction_for(loop: For, buffers: Mapping[str, Buffer], library: InstructionLibrary) -> Call | None:
-    """The cheapest instruction equal to a lane loop with one assignment, or None."""
-    if len(loop.body) != 1 or not isinstance(loop.body[0], Assign) or not isinstance(loop.extent, int):
-        return None
-    found = [call for instruction in library.instructions if (call := _unify(instruction, loop, loop.body[0], buffers))]
+def instruction_for(assign: Assign, lanes: int, buffers: Mapping[str, Buffer], library: InstructionLibrary, group: int = 1) -> Call | None:
+    """The cheapest instruction equal to an assignment for every ``l`` in `lanes` and ``q`` in `group`, or None."""
+    renamed = substitute(assign, {"l": Affine.var(LANE), "q": Affine.var(PLACE)})
+    assert isinstance(renamed, Assign)
+    found = [call for instruction in library.instructions if (call := _unify(instruction, renamed, lanes, group, buffers))]
     return min(found, key=lambda call: (1 / call.instruction.per_cycle, call.instruction.latency), default=None)
 
 
-def _unify(instruction: Instruction, loop: For, target: Assign, buffers: Mapping[str, Buffer]) -> Call | None:
+def _unify(instruction: Instruction, assign: Assign, lanes: int, group: int, buffers: Mapping[str, Buffer]) -> Call | None:
     pattern = parse(instruction)
     if pattern is None:
         return None
     written = next(operand for operand in instruction.operands if operand.name == pattern.target.buffer)
-    if written.lanes != loop.extent:
+    if written.lanes != lanes * group or group_of(pattern) != group:
         return None
-    assign = substitute(target, {loop.variable: Affine.var(LANE)})
-    assert isinstance(assign, Assign)
     operands = {operand.name: operand for operand in instruction.operands}
     start = _Match(operands, buffers)
     for after_target in start.expr(pattern.target, assign.target):
@@ -97,7 +95,7 @@ class _Match:
 
     def value(self, pattern: Affine, value: Affine) -> Iterator[_Match]:
         if len(pattern.terms) == 1 and pattern.terms[0][1] == 1 and pattern.terms[0][0] in self.operands:
-            if not value.coefficient(LANE):
+            if not value.coefficient(LANE) and not value.coefficient(PLACE):
                 yield from self.bind(pattern.terms[0][0], replace(value, constant=value.constant - pattern.constant))
         elif pattern == value:
             yield self
@@ -107,12 +105,14 @@ class _Match:
         if (operand.space, operand.type) != (buffer.space, buffer.type):
             return
         (wanted,), last = pattern.index, ref.index[-1]
-        step = wanted.coefficient(LANE)
-        if last.coefficient(LANE) != step or any(index.coefficient(LANE) for index in ref.index[:-1]):
-            return
+        for variable in (LANE, PLACE):
+            if last.coefficient(variable) != wanted.coefficient(variable) or any(index.coefficient(variable) for index in ref.index[:-1]):
+                return
         if operand.space == "memory" and operand.lanes > 1 and buffer.strides[-1] != "1":
             return
-        base = replace(last, terms=tuple(term for term in last.terms if term[0] != LANE), constant=last.constant - wanted.constant)
+        base = replace(
+            last, terms=tuple(term for term in last.terms if term[0] not in (LANE, PLACE)), constant=last.constant - wanted.constant
+        )
         scalar = next((name for name, _ in wanted.terms if name in self.operands), None)
         if operand.space == "memory":
             if scalar is None:

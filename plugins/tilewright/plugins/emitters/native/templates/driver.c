@@ -1,113 +1,138 @@
-/* One operand as lanes x depth: element (lane, depth) of the matrix product. Plain operands have two strides; others are
-   tensors whose coordinates are affine in several lane and depth dims, zero outside of their extents. */
-typedef struct {
-    const float *base;
-    ptrdiff_t lane_stride, depth_stride;
-    int plain, ranks, lane_dims, depth_dims;
-    ptrdiff_t extent[@RANKS@], stride[@RANKS@], offset[@RANKS@];
-    ptrdiff_t lane_bound[@DIMS@], lane_step[@DIMS@][@RANKS@];
-    ptrdiff_t depth_bound[@DIMS@], depth_step[@DIMS@][@RANKS@];
-} view;
-
 /* Balanced pieces: `total` in as few pieces of at most `most` as possible, sizes differing by at most one. */
-static ptrdiff_t pieces(ptrdiff_t total, ptrdiff_t most) {
+INLINE ptrdiff_t pieces(ptrdiff_t total, ptrdiff_t most) {
     return total > 0 ? (total + most - 1) / most : 1;
 }
 
-static ptrdiff_t piece(ptrdiff_t total, ptrdiff_t count, ptrdiff_t index) {
+INLINE ptrdiff_t piece(ptrdiff_t total, ptrdiff_t count, ptrdiff_t index) {
     return total / count + (index < total % count);
 }
 
-static void gather(const view *v, ptrdiff_t lane, ptrdiff_t lanes, ptrdiff_t depth, ptrdiff_t depths, ptrdiff_t width, float *restrict to) {
-    ptrdiff_t from[@WIDEST@][@RANKS@], at[@DIMS@], part[@RANKS@];
-    for (ptrdiff_t j = 0; j < lanes; ++j) {
-        ptrdiff_t rest = lane + j;
-        for (int r = 0; r < v->ranks; ++r) from[j][r] = v->offset[r];
-        for (int d = v->lane_dims - 1; d >= 0; --d) {
-            for (int r = 0; r < v->ranks; ++r) from[j][r] += rest % v->lane_bound[d] * v->lane_step[d][r];
-            rest /= v->lane_bound[d];
-        }
-    }
-    for (int d = v->depth_dims - 1; d >= 0; --d) {
-        at[d] = depth % v->depth_bound[d];
-        depth /= v->depth_bound[d];
-    }
-    for (ptrdiff_t p = 0; p < depths; ++p) {
-        for (int r = 0; r < v->ranks; ++r) {
-            part[r] = 0;
-            for (int d = 0; d < v->depth_dims; ++d) part[r] += at[d] * v->depth_step[d][r];
-        }
-        for (ptrdiff_t j = 0; j < width; ++j) {
-            ptrdiff_t where = 0;
-            int inside = j < lanes;
-            for (int r = 0; inside && r < v->ranks; ++r) {
-                const ptrdiff_t x = from[j][r] + part[r];
-                inside = x >= 0 && x < v->extent[r];
-                where += x * v->stride[r];
-            }
-            to[p * width + j] = inside ? v->base[where] : 0.0f;
-        }
-        for (int d = v->depth_dims - 1; d >= 0 && ++at[d] == v->depth_bound[d]; --d) at[d] = 0;
-    }
+INLINE ptrdiff_t least(ptrdiff_t x, ptrdiff_t y) {
+    return x < y ? x : y;
 }
 
-/* to[p * width + j] = element (lane + j, depth + p), zero for j >= lanes. */
-static void pack(const view *v, ptrdiff_t lane, ptrdiff_t lanes, ptrdiff_t depth, ptrdiff_t depths, ptrdiff_t width, float *restrict to) {
-    if (!v->plain) {
-        gather(v, lane, lanes, depth, depths, width, to);
+static _Thread_local _Alignas(64) item packed_a[MOST_A], packed_b[MOST_B];
+
+/* One depth block of C, and where its operands are. */
+typedef struct {
+    const view_a *a;
+    const view_b *b;
+    ptrdiff_t depth_at, depth, strip_stride, strip_step;
+    const item *strip_base;
+    result *c;
+    ptrdiff_t c_row;
+    int accumulate, direct_a, direct_b;
+} block;
+
+/* Rows [i, i + rows) of C times the panel of B at column j: read in place, packed now (`first`), or packed before. */
+INLINE void cell(const block *x, ptrdiff_t row, ptrdiff_t i, ptrdiff_t rows, ptrdiff_t j, ptrdiff_t columns, ptrdiff_t width, int first,
+                 item *panel) {
+    const ptrdiff_t tail = columns - (width - LANES), vectors = width / LANES, groups = (x->depth + GROUP - 1) / GROUP;
+    const int partial = tail < LANES;
+    const item *strip = x->strip_base + i * x->strip_stride;
+    const ptrdiff_t a_row = x->direct_a ? x->strip_stride : GROUP, step = x->direct_a ? x->strip_step : rows * GROUP;
+    result *c = x->c + (row + i) * x->c_row + j;
+#if B_IN_PLACE
+    const item *in_place = x->b->base + j + x->depth_at * x->b->depth_stride;
+    if (x->direct_b) {
+        kernels[rows - 1][vectors - 1][partial](groups, strip, a_row, step, in_place, x->b->depth_stride, c, x->c_row, x->accumulate, tail, 0);
         return;
     }
-    const float *from = v->base + lane * v->lane_stride + depth * v->depth_stride;
-    if (v->lane_stride == 1) {
-        for (ptrdiff_t p = 0; p < depths; ++p, from += v->depth_stride) {
-            for (ptrdiff_t j = 0; j < lanes; ++j) to[p * width + j] = from[j];
-            for (ptrdiff_t j = lanes; j < width; ++j) to[p * width + j] = 0.0f;
-        }
+#if PACKS
+    if (first && rows == FIRST && x->b->plain && x->b->lane_stride == 1) {
+        packing[vectors - 1][partial](groups, strip, a_row, step, in_place, x->b->depth_stride, c, x->c_row, x->accumulate, tail, panel);
         return;
     }
-    for (ptrdiff_t j = 0; j < lanes; ++j, from += v->lane_stride)
-        for (ptrdiff_t p = 0; p < depths; ++p) to[p * width + j] = from[p * v->depth_stride];
-    for (ptrdiff_t j = lanes; j < width; ++j)
-        for (ptrdiff_t p = 0; p < depths; ++p) to[p * width + j] = 0.0f;
+#endif
+#endif
+    if (first) pack_b(x->b, j, columns, x->depth_at, x->depth, width, panel);
+    kernels[rows - 1][vectors - 1][partial](groups, strip, a_row, step, panel, width * GROUP, c, x->c_row, x->accumulate, tail, 0);
 }
 
-static _Thread_local _Alignas(64) float packed_a[@MOST_ROWS@ * @MOST_DEPTH@];
-static _Thread_local _Alignas(64) float packed_b[@MOST_DEPTH@ * @COLUMNS@];
+/* Share number `index` of `count` of the lines of `rows` rows of `bytes` bytes, asked for ahead of their use. */
+INLINE void ask(const char *from, ptrdiff_t stride, ptrdiff_t rows, ptrdiff_t bytes, ptrdiff_t index, ptrdiff_t count) {
+    const ptrdiff_t share = (rows + count - 1) / count, end = least(rows, (index + 1) * share);
+    for (ptrdiff_t r = index * share; r < end; ++r)
+        for (ptrdiff_t at = 0; at < bytes; at += 64) __builtin_prefetch(from + r * stride + at, 0, 2);
+}
 
-/* C[m x n] (+)= A[m x k] * B[k x n]: depth blocks, row blocks whose A stays in the L2 cache, and one panel of B at a time,
-   packed just before its use, in the L1 cache. */
-static void multiply(const view *a, const view *b, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, float *c, ptrdiff_t c_row, int accumulate,
-                     const @NAME@_blocks *blocks) {
-    const ptrdiff_t depth_blocks = pieces(k, blocks->depth), row_blocks = pieces(m, blocks->rows);
-    const ptrdiff_t vectors = (n + LANES - 1) / LANES, panels = pieces(vectors, VECTORS);
-    const int direct_a = a->plain && !blocks->pack_a, direct_b = b->plain && b->lane_stride == 1 && !blocks->pack_b;
+/* C[m x n] (+)= A[m x k] * B[k x n], in blocks of depth, columns and rows. Within a block either one panel of B at a time passes
+   all strips of A (panel in the L1 cache, A in L2), or one strip of A at a time passes all panels (`strips_first`: strip in L1, B in L2). */
+INLINE void multiply(const view_a *a, const view_b *b, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, result *c, ptrdiff_t c_row, int accumulate,
+                     const @NAME@_blocks *set) {
+    const ptrdiff_t groups = (k + GROUP - 1) / GROUP, vectors = (n + LANES - 1) / LANES;
+    const ptrdiff_t depth_blocks = pieces(groups, set->depth / GROUP), row_blocks = pieces(m, set->rows);
+    const ptrdiff_t column_blocks = set->strips_first ? pieces(vectors, set->columns / LANES) : 1;
+    const int direct_a = A_IN_PLACE && a->plain && !set->pack_a;
+    const int direct_b = B_IN_PLACE && b->plain && b->lane_stride == 1 && !set->pack_b;
     if (m < 1 || n < 1) return;
     for (ptrdiff_t kb = 0, p = 0, depth; kb < depth_blocks; ++kb, p += depth) {
-        depth = piece(k, depth_blocks, kb);
-        for (ptrdiff_t ib = 0, i0 = 0, block; ib < row_blocks; ++ib, i0 += block) {
-            block = piece(m, row_blocks, ib);
-            const ptrdiff_t strips = pieces(block, ROWS);
-            if (!direct_a)
-                for (ptrdiff_t s = 0, i = 0, rows; s < strips; ++s, i += rows) {
-                    rows = piece(block, strips, s);
-                    pack(a, i0 + i, rows, p, depth, rows, packed_a + i * depth);
+        depth = least(GROUP * piece(groups, depth_blocks, kb), k - p);
+        for (ptrdiff_t jb = 0, j0 = 0, wide; jb < column_blocks; ++jb, j0 += LANES * wide) {
+            wide = piece(vectors, column_blocks, jb);
+            const ptrdiff_t panels = pieces(wide, VECTORS);
+            for (ptrdiff_t ib = 0, i0 = 0, rows; ib < row_blocks; ++ib, i0 += rows) {
+                rows = piece(m, row_blocks, ib);
+                const ptrdiff_t strips = pieces(rows, ROWS), padded = (depth + GROUP - 1) / GROUP * GROUP;
+                block x = {.a = a, .b = b, .depth_at = p, .depth = depth, .c = c, .c_row = c_row, .accumulate = accumulate || kb,
+                           .direct_a = direct_a, .direct_b = direct_b};
+#if A_IN_PLACE
+                if (direct_a) {
+                    x.strip_base = a->base + i0 * a->lane_stride + p * a->depth_stride;
+                    x.strip_stride = a->lane_stride;
+                    x.strip_step = a->depth_stride;
                 }
-            for (ptrdiff_t jb = 0, j = 0, width; jb < panels; ++jb, j += width) {
-                width = LANES * piece(vectors, panels, jb);
-                const ptrdiff_t columns = width < n - j ? width : n - j, tail = columns - (width - LANES);
-                const float *panel = packed_b;
-                if (direct_b)
-                    panel = b->base + j + p * b->depth_stride;
-                else
-                    pack(b, j, columns, p, depth, width, packed_b);
-                for (ptrdiff_t s = 0, i = 0, rows; s < strips; ++s, i += rows) {
-                    rows = piece(block, strips, s);
-                    const float *strip = direct_a ? a->base + (i0 + i) * a->lane_stride + p * a->depth_stride : packed_a + i * depth;
-                    kernels[rows - 1][width / LANES - 1][tail < LANES](
-                        depth, strip, direct_a ? a->lane_stride : 1, direct_a ? a->depth_stride : rows, panel,
-                        direct_b ? b->depth_stride : width, c + (i0 + i) * c_row + j, c_row, accumulate || kb, tail);
+#endif
+                if (!direct_a) {
+                    for (ptrdiff_t s = 0, i = 0, size; s < strips; ++s, i += size) {
+                        size = piece(rows, strips, s);
+                        pack_a(a, i0 + i, size, p, depth, size, packed_a + i * padded);
+                    }
+                    x.strip_base = packed_a;
+                    x.strip_stride = padded;
+                }
+                if (!set->strips_first) {
+                    for (ptrdiff_t z = 0, j = j0, width; z < panels; ++z, j += width) {
+                        width = LANES * piece(wide, panels, z);
+                        const ptrdiff_t next = z + 1 < panels ? j + width : j0, next_at = z + 1 < panels || ib + 1 < row_blocks ? p : p + depth;
+                        for (ptrdiff_t s = 0, i = 0, size; s < strips; ++s, i += size) {
+                            size = piece(rows, strips, s);
+#if B_IN_PLACE
+                            if (!direct_b && b->plain && next_at < k)
+                                ask((const char *)(b->base + next + next_at * b->depth_stride), b->depth_stride * (ptrdiff_t)sizeof(item),
+                                    least(depth, k - next_at), least(width, n - next) * (ptrdiff_t)sizeof(item), s, strips);
+#endif
+                            cell(&x, i0, i, size, j, least(width, n - j), width, s == 0, packed_b);
+                        }
+                    }
+                } else {
+                    for (ptrdiff_t s = 0, i = 0, size; s < strips; ++s, i += size) {
+                        size = piece(rows, strips, s);
+                        for (ptrdiff_t z = 0, j = j0, width; z < panels; ++z, j += width) {
+                            width = LANES * piece(wide, panels, z);
+#if A_IN_PLACE
+                            if (direct_a && i + size < rows)
+                                for (ptrdiff_t r = 0; r < size && r < rows - i - size; ++r)
+                                    ask((const char *)(x.strip_base + (i + size + r) * x.strip_stride), 64, (depth + 15) / 16, 64, z, panels);
+#endif
+                            cell(&x, i0, i, size, j, least(width, n - j), width, ib == 0 && s == 0, packed_b + (j - j0) * padded);
+                        }
+                    }
                 }
             }
         }
     }
+}
+
+/* The same for sizes known at run time only; blocks larger than the work space are cut down to it. */
+static __attribute__((noinline)) void multiply_any(const view_a *a, const view_b *b, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, result *c,
+                                                   ptrdiff_t c_row, int accumulate, const @NAME@_blocks *wanted) {
+    @NAME@_blocks set = *wanted;
+    set.depth = least(set.depth, MOST_DEPTH);
+    set.depth = set.depth < GROUP ? GROUP : set.depth / GROUP * GROUP;
+    set.rows = least(set.rows, MOST_A / set.depth);
+    set.rows = set.rows < 1 ? 1 : set.rows;
+    set.columns = least(set.columns, MOST_B / set.depth) / (VECTORS * LANES) * (VECTORS * LANES);
+    set.columns = set.columns < VECTORS * LANES ? VECTORS * LANES : set.columns;
+    multiply(a, b, m, n, k, c, c_row, accumulate, &set);
 }
