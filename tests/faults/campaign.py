@@ -32,7 +32,7 @@ MAIN = [sys.executable, "-c", "from tilewright.services.cli import main; main()"
 TASKS = 40
 KILLS, INSIDE = 20, 8
 #: Role -> how often it is chosen.
-ROLES = {"child": 5, "worker": 4, "pipeline": 3, "server": 2, "supervisor": 2}
+ROLES = {"child": 8, "worker": 2, "pipeline": 3, "server": 2, "supervisor": 2}
 #: What a role's command line contains.
 MARKS = {
     "child": ("tilewright.services.runtime.child",),
@@ -130,10 +130,8 @@ class Round:
             time.sleep(chance.uniform(0.3, 0.9))
             running = self.running()
             role = chance.choices(list(ROLES), list(ROLES.values()))[0]
-            if self.kills.total() >= KILLS:
-                role = "worker"
-                if not running:
-                    continue
+            if self.kills.total() >= KILLS:  # enough of them, not enough inside
+                role = "child"
             victims = self.house()[role]
             if role == "child":
                 victims = [each for each in victims if hit[running.get(each.pid, 0)] < SPARED_AFTER and each.pid in running]

@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
-from types import ModuleType
 
 import pytest
+from tests.faults import campaign
 
 
 @pytest.fixture(scope="module")
-def campaign() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("campaign", Path(__file__).with_name("campaign.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def digest(campaign: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> str:
+def digest(tmp_path_factory: pytest.TempPathFactory) -> str:
     found: str = campaign.undisturbed(tmp_path_factory.mktemp("calm"))
     return found
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_a_run_under_fire_ends_as_if_nothing_had_happened(campaign: ModuleType, tmp_path: Path, digest: str, seed: int) -> None:
+def test_a_run_under_fire_ends_as_if_nothing_had_happened(tmp_path: Path, digest: str, seed: int) -> None:
     """Twenty kills, eight of them inside a running task: every task recorded once, the digest of an undisturbed run."""
     round_ = campaign.under_fire(tmp_path, seed, digest)
     print("\n".join(round_.log))
