@@ -63,6 +63,10 @@ class _Figures:
     def __init__(self, problem: Problem, batch: Batch, result: Figures) -> None:
         self.problem, self.batch, self.result = problem, batch, result
         self.traffic = result.traffic
+        #: What is said after formulas that hold for whole tiles only.
+        self.cut = ", less what ragged loops cut off" if problem.semantics == "walk" and batch.mapping(0).is_ragged else ""
+        #: What is said after formulas that peer transfers change.
+        self.peers = problem.conventions.peer_transfers
 
     def known(self) -> dict[str, Callable[[], Explanation]]:
         """Figure name -> what explains it."""
@@ -152,11 +156,14 @@ class _Figures:
         share = Explanation("share", int(self.traffic.share[i][0]), "words", "words of the result that one instance is responsible for")
         if t != self.problem.output:
             if action == "reads":
-                return Explanation(name, value, "words", "asked by its children", (asked,))
+                how = "asked by its children" + (", and passed on to neighbours" if self.peers else "")
+                return Explanation(name, value, "words", how, (asked,))
             if action == "updates":
                 return Explanation(name, value, "words", "operands are not written from inside")
             return Explanation(name, value, "words", *self._filled(i, t, None))
         if action == "updates":
+            if self.problem.conventions.outputs == "accelforge" and not self.batch.keep[0, :i, t].any():
+                return Explanation(name, value, "words", "0: an accumulation is one access, counted as a read")
             return Explanation(name, value, "words", "partial sums that arrive from its children", (asked,))
         if action == "reads":
             how = {"timeloop": "updates - share: the first update of each word reads nothing"}.get(
@@ -170,7 +177,9 @@ class _Figures:
             return "0: the tensor lives here", ()
         delivered = self._delivered(i, t)
         if share is None:
-            return "delivered by the level outside", (delivered,)
+            return "delivered by the level outside" + (" or by neighbours" if self.peers else ""), (delivered,)
+        if self.problem.conventions.release == "2022":
+            return "delivered by the level outside, the first visit of a tile too", (delivered,)
         return "delivered - share: the first visit of a tile brings nothing", (delivered, share)
 
     def _asked(self, i: int, t: int) -> Explanation:
@@ -183,9 +192,10 @@ class _Figures:
         inner = i - 1
         if inner < 0:
             steps = Explanation("steps", int(self.result.nest.steps[0]), "", "product of temporal loops; a unit wants one word per step")
-            return Explanation("asked", value, "words", "children that differ x steps", (distinct, steps))
+            return Explanation("asked", value, "words", f"children that differ x steps{self.cut}", (distinct, steps))
         below = self._delivered(inner, t) if self.batch.keep[0, inner, t] else self._asked(inner, t)
-        return Explanation("asked", value, "words", f"children that differ x {below.name}", (distinct, below))
+        less = self.cut + (", less what neighbours pass on" if self.peers else "")
+        return Explanation("asked", value, "words", f"children that differ x {below.name}{less}", (distinct, below))
 
     def _delivered(self, i: int, t: int) -> Explanation:
         """D, with the loops that bring it about."""
@@ -205,7 +215,7 @@ class _Figures:
         rule = "tile x loops from the innermost one that moves it outward"
         if self.problem.shapes[t].mixed:
             rule += ", less what sliding windows have in common"
-        return Explanation(name, int(self.traffic.delivered[i][t][0]), "words", rule, (self.tile(i, t), *loops))
+        return Explanation(name, int(self.traffic.delivered[i][t][0]), "words", rule + self.cut, (self.tile(i, t), *loops))
 
     def tile(self, i: int, t: int) -> Explanation:
         """The box of one instance."""
@@ -247,7 +257,10 @@ class _Figures:
             if bandwidth is not None:
                 parts = (Explanation(f"words {name}", words), Explanation("words per cycle", bandwidth))
                 terms.append(Explanation(f"{name} port", words / bandwidth, "cycles", f"words {name} / words per cycle", parts))
-        formula = "ceil of the slowest port, at least the compute cycles" if terms else "no bandwidth is stated: the compute cycles"
+        formula = "no bandwidth is stated: the compute cycles"
+        if terms:
+            least = "" if self.problem.conventions.latency == "roofline" else ", at least the compute cycles"
+            formula = f"ceil of the slowest port{least}"
         return Explanation(f"{level.name}.cycles", int(self.result.level_cycles[i][0]), "cycles", formula, tuple(terms))
 
     def utilization(self) -> Explanation:
