@@ -147,9 +147,25 @@ def test_a_figure_is_traced_to_its_coefficients(run: RunState) -> None:
         (("--layer", "layer0", "--trace", "enrgy"), "did you mean 'energy'?"),
         (("--layer", "layer3", "--trace", "energy"), "layer3 has no mapping: none of 7 tried is valid"),
         (("--trace", "energy"), "expected --layer beside it"),
+        (("--export", "folder"), "expected --layer beside it"),
+        (("--layer", "layer3", "--export", "folder"), "layer3 has no mapping"),
+        (("--layer", "layer0", "--export", "folder", "--export-format", "timelop"), "did you mean 'timeloop'?"),
     ):
         refused = tilewright("explain", run.run, *words)
         assert refused.exit_code == 2 and text in refused.stderr
+
+
+def test_a_layer_is_written_for_another_tool(run: RunState, tmp_path: Path) -> None:
+    """What is written comes back in with the layer's own cost."""
+    result = tilewright("explain", run.run, "--layer", "layer0", "--export", str(tmp_path / "out"), "--json")
+    assert result.exit_code == 0 and "mapping.map.txt" in result.stderr
+    paths = {name: str(tmp_path / "out" / name) for name in ("mapping.yaml", "architecture.yaml", "problem.yaml", "tables.yaml")}
+    flags = zip(("--mapping", "--arch", "--problem", "--tables"), paths.values(), strict=True)
+    again = last_line(tilewright("simulate", *(word for pair in flags for word in pair), "--json"))
+    assert (again["cycles"], again["energy_pj"]) == (last_line(result)["cycles"], pytest.approx(last_line(result)["energy_pj"]))
+    (tmp_path / "file").touch()
+    refused = tilewright("explain", run.run, "--layer", "layer0", "--export", str(tmp_path / "file"))
+    assert refused.exit_code == 2 and "File exists" in refused.stderr
 
 
 def test_a_run_that_is_over_is_not_cancelled(run: RunState) -> None:
@@ -346,6 +362,20 @@ def test_simulate_what_a_format_wrote(tmp_path: Path) -> None:
     files = [word for flag, name in names.items() for word in (flag, str(tmp_path / name))]
     said = last_line(tilewright("simulate", *files, "--tables", str(tmp_path / "tables.yaml"), "--json"))
     assert (said["cycles"], said["energy_pj"]) == (expected.cycles, pytest.approx(expected.energy_pj))
+    tables = ("--tables", str(tmp_path / "tables.yaml"))
+    traced = tilewright("simulate", *files, *tables, "--trace", "DRAM.Inputs.energy")
+    assert traced.exit_code == 0 and re.search(r"pJ each = .*stated by the architecture", traced.stdout)
+    rules = ("--simulator-option", "outputs=zigzag")
+    assert "as the convention 'zigzag' counts" in tilewright("simulate", *files, *tables, "--trace", "energy", *rules).stdout
+    wrong = tilewright("simulate", *files, *tables, "--trace", "DRAM.Input.energy")
+    assert wrong.exit_code == 2 and "did you mean 'DRAM.Inputs.energy'" in wrong.stderr
+    native = ("--export", str(tmp_path / "native"), "--export-format", "native")
+    assert tilewright("simulate", *files, *tables, *native).exit_code == 0
+    parts = [str(tmp_path / "native" / f"{part}.yaml") for part in ("mapping", "architecture", "operator")]
+    flags = [word for pair in zip(names, parts, strict=True) for word in pair]
+    assert last_line(tilewright("simulate", *flags, "--format", "native", "--json"))["cycles"] == expected.cycles
+    alone = tilewright("simulate", "--trace", "energy")
+    assert alone.exit_code == 2 and "--trace energy: expected --mapping, --arch, --problem beside it" in alone.stderr
     (tmp_path / "architecture.yaml").write_text("architecture: [\n")
     broken = tilewright("simulate", *files)
     assert broken.exit_code == 2

@@ -17,6 +17,7 @@ from . import options
 if TYPE_CHECKING:
     from tilewright.protocol.subjects import Stage
 
+TRACE = "One figure down to its coefficients: energy, cycles, DRAM.Inputs.reads, ..."
 RUNS, HOUSE, TOOLS = "Runs", "The house", "Tools"
 
 
@@ -72,6 +73,15 @@ _verb("codesign", ("codesign",), ("map", "codesign"), "Find better hardware, wit
 _verb("kernel", ("kernel",), ("map", "kernel"), "Generate and verify the kernels of a model's operators.")
 
 
+def _export(panel: str | None = None) -> Any:
+    help = "Write operator, architecture and mapping there, for Timeloop or another tool."
+    return typer.Option("--export", metavar="FOLDER", help=help, rich_help_panel=panel)
+
+
+def _export_format(panel: str | None = None) -> Any:
+    return typer.Option("--export-format", metavar="NAME", help="Format of the files that --export writes.", rich_help_panel=panel)
+
+
 def _simulate_command() -> Any:
     """``simulate`` takes a model like every verb, or files that describe one mapping."""
 
@@ -84,12 +94,25 @@ def _simulate_command() -> Any:
         file("arch", str, "", "Architecture that it is for."),
         file("problem", str, "", "Operator that it maps."),
         file("tables", list[str], [], "Energy and area tables of the architecture; repeatable."),
+        options.parameter("trace", str, typer.Option("--trace", metavar="FIGURE", help=TRACE, rich_help_panel="Instead of a model"), ""),
+        options.parameter("export", Path | None, _export("Instead of a model"), None),
+        options.parameter("export_format", str, _export_format("Instead of a model"), "timeloop"),
     ]
 
-    def run(*, mapping: str, arch: str, problem: str, tables: list[str], **values: Any) -> None:
-        from .costing import simulate
+    def run(
+        *,
+        mapping: str,
+        arch: str,
+        problem: str,
+        tables: list[str],
+        trace: str,
+        export: Path | None,
+        export_format: str,
+        **values: Any,
+    ) -> None:
+        from .costing import Files, simulate
 
-        simulate(options.RunOptions(**values), mapping=mapping, arch=arch, problem=problem, tables=tables)
+        simulate(options.RunOptions(**values), Files(mapping, arch, problem, tables, trace, export, export_format))
 
     optional = {"model", "target"}
     said = [each.replace(default="") if each.name in optional else each for each in options.parameters(("map", "simulate"))]
@@ -125,13 +148,15 @@ def show(
 def explain(
     run: Run,
     layer: Annotated[str, typer.Option("--layer", metavar="NAME", help="One layer in full.")] = "",
-    trace: Annotated[str, typer.Option("--trace", metavar="FIGURE", help="One of its figures down to its coefficients, e.g. energy.")] = "",
+    trace: Annotated[str, typer.Option("--trace", metavar="FIGURE", help=TRACE)] = "",
+    export: Annotated[Path | None, _export()] = None,
+    export_format: Annotated[str, _export_format()] = "timeloop",
     json: Json = False,
 ) -> None:
-    """Say what binds, layer by layer, draw the mapping of one, or trace one of its figures."""
+    """Say what binds, layer by layer, draw the mapping of one, trace one of its figures, or write it for another tool."""
     from .explain import explain
 
-    explain(run, layer, trace, json=json)
+    explain(run, layer, trace, export, export_format, json=json)
 
 
 @app.command(rich_help_panel=RUNS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -9,21 +10,25 @@ from rich.table import Table
 from rich.text import Text
 
 from tilewright.protocol import registry
+from tilewright.protocol.architecture import Architecture
 from tilewright.protocol.bus import Bus
 from tilewright.protocol.context import COST_MODEL
-from tilewright.protocol.cost import Cost
+from tilewright.protocol.cost import Cost, Schedule
 from tilewright.protocol.errors import InvalidInput, suggest
+from tilewright.protocol.plugin import Document
 from tilewright.protocol.workload import Operator
 
 from ..runtime.runs import load_run
 from . import connect, console, look, tables, units
+from .export import export
 from .report import Layer, Report, gather
 
 
-def explain(word: str, layer: str, figure: str, *, json: bool) -> None:
-    """Explain a run, one of its layers, or one figure of a layer."""
-    if figure and not layer:
-        raise InvalidInput(f"--trace {figure}: expected --layer beside it")
+def explain(word: str, layer: str, figure: str, folder: Path | None, format: str, *, json: bool) -> None:
+    """Explain a run, one of its layers, or one figure of a layer; write a layer's files into a folder."""
+    for flag, said in (("--trace", figure), ("--export", folder)):
+        if said and not layer:
+            raise InvalidInput(f"{flag} {said}: expected --layer beside it")
 
     async def work(bus: Bus) -> Report:
         view = await load_run(bus, await look.resolve(bus, word))
@@ -34,6 +39,9 @@ def explain(word: str, layer: str, figure: str, *, json: bool) -> None:
     if not report.layers:
         raise InvalidInput(f"run {report.state.run}: it has no profile (yet), expected a run that got that far")
     chosen = _find(report, layer) if layer else None
+    if folder is not None and chosen is not None:
+        schedule, architecture = _mapped(chosen, report, f"--export {folder}")
+        export(Document(schedule.operator, architecture, mapping=schedule.mapping), folder, format)
     if figure and chosen is not None:
         traced = trace(chosen, report, figure)
         console.json_line(traced) if json else console.line(str(traced))
@@ -46,9 +54,15 @@ def explain(word: str, layer: str, figure: str, *, json: bool) -> None:
 
 def trace(layer: Layer, report: Report, figure: str) -> Any:
     """One figure of a layer's cost as a tree of formulas down to the coefficients, by the cost model itself."""
+    schedule, architecture = _mapped(layer, report, f"--trace {figure}")
+    return registry.load("simulators", COST_MODEL).explain(schedule, architecture, figure)
+
+
+def _mapped(layer: Layer, report: Report, flag: str) -> tuple[Schedule, Architecture]:
+    """The schedule of a layer and the architecture that it is for; `InvalidInput` says why there is none."""
     if layer.schedule is None or report.profile is None:
-        raise InvalidInput(f"--trace {figure}: {layer.name} has no mapping: {layer.reason}")
-    return registry.load("simulators", COST_MODEL).explain(layer.schedule, report.profile.architecture, figure)
+        raise InvalidInput(f"{flag}: {layer.name} has no mapping: {layer.reason}")
+    return layer.schedule, report.profile.architecture
 
 
 def as_json(layer: Layer, report: Report) -> dict[str, Any]:
