@@ -130,4 +130,5 @@ async def test_events_and_signals_never_raise(own_server: NatsServer, own_bus: B
         await own_bus.emit("tw.v1.evt.r.map.t.log", bytes(900_000), "id")
         await own_bus.signal("tw.v1.ctl.cancel.r", bytes(900_000))
     await own_bus.close()
+    await eventually(lambda: asyncio.all_tasks() == {asyncio.current_task()})  # nothing of the client is left half closed
     await own_bus.emit("tw.v1.evt.r.map.t.log", b"", "id")
