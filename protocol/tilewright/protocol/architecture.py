@@ -9,7 +9,8 @@ import msgspec
 
 from .errors import InvalidArchitecture, suggest
 
-Positive = Annotated[int, msgspec.Meta(ge=1)]
+#: A count, no larger than what an int64 holds.
+Positive = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
 NonNegative = Annotated[float, msgspec.Meta(ge=0)]
 #: Words per cycle; a bandwidth that is not limited is None, not 0.
 Bandwidth = Annotated[float, msgspec.Meta(gt=0)]

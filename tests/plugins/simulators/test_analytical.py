@@ -68,8 +68,10 @@ def test_an_invalid_mapping_names_schedule_level_and_excess() -> None:
             )
         ),
     )
-    with pytest.raises(InvalidMapping, match=r"schedule 0: capacity of Registers \(32 words\): words exceeded by 33"):
+    with pytest.raises(InvalidMapping, match=r"^capacity of Registers \(32 words\): words exceeded by 33"):
         simulate(broken)
+    with pytest.raises(InvalidMapping, match=r"^schedule 1: capacity of Registers \(32 words\): words exceeded by 33"):
+        simulate(schedule(), broken)
 
 
 def test_rules_are_options() -> None:

@@ -52,7 +52,7 @@ class Analytical:
             try:
                 cost = ln.cost(problem, schedule.mapping)
             except InvalidMapping as error:
-                raise InvalidMapping(f"{name}: {error}") from None
+                raise InvalidMapping(f"{name}: {error}" if len(request.schedules) > 1 else str(error)) from None
             _agree(name, schedule, cost)
             costs.append(cost)
         models = sorted({cost.model for cost in costs}) or [f"timeloop/{ln.VERSION}"]

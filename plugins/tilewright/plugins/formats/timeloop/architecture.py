@@ -10,6 +10,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from tilewright.protocol.architecture import Architecture, Compute, Estimator, Level, Price
 from tilewright.protocol.errors import InvalidArchitecture, InvalidInput
 from tilewright.protocol.workload import INPUTS, OUTPUTS, WEIGHTS
@@ -58,7 +60,7 @@ def architecture(top: MarkedDict, energies: Tables, areas: Tables) -> Architectu
         energy = _action(compute, energies[compute.name], "compute", "mac_random", "mac", "multiply")
     instances, mesh_x, mesh_y = _mesh(compute)
     try:
-        return Architecture(
+        found = Architecture(
             name=name,
             compute=Compute(
                 compute.name,
@@ -72,7 +74,8 @@ def architecture(top: MarkedDict, energies: Tables, areas: Tables) -> Architectu
             levels=tuple(levels),
             source="imported from a Timeloop description",
         )
-    except InvalidArchitecture as error:
+        return msgspec.convert(msgspec.to_builtins(found), Architecture)
+    except (InvalidArchitecture, msgspec.ValidationError) as error:
         raise body.error(str(error)) from error
 
 
@@ -167,7 +170,7 @@ def _level(part: _Part, energies: Tables, areas: Tables) -> Level:
         elif "cluster_size" not in attributes:
             cluster = max(1, width // word_bits // block)
     instances, mesh_x, mesh_y = _mesh(part)
-    half = attributes.number("bandwidth") / 2 if "bandwidth" in attributes else None
+    half = attributes.rate("bandwidth") / 2 if "bandwidth" in attributes else None
     prices: dict[str, Any]
     if part.name in energies:
         table = energies[part.name]
@@ -204,7 +207,7 @@ def _capacity(part: _Part, word_bits: int, block: int) -> int | None:
     if "entries" in attributes:
         return attributes.count("entries") * word_bits
     if "sizeKB" in attributes:
-        return int(attributes.number("sizeKB") * 8192)
+        return int(attributes.rate("sizeKB") * 8192)
     for key in ("depth", "memory_depth"):
         if key in attributes:
             return attributes.count(key) * block * word_bits
@@ -212,7 +215,7 @@ def _capacity(part: _Part, word_bits: int, block: int) -> int | None:
 
 
 def _bandwidth(attributes: MarkedDict, key: str, default: float | None) -> float | None:
-    return attributes.number(key) if key in attributes else default
+    return attributes.rate(key) if key in attributes else default
 
 
 def _action(part: _Part, table: dict[str, float], *names: str) -> float:
@@ -228,12 +231,12 @@ def energy_tables(top: MarkedDict) -> tuple[Tables, Tables]:
     for table in top.map("ERT").maps("tables"):
         actions: dict[str, float] = {}
         for action in table.maps("actions"):
-            actions.setdefault(action.text("name").lower(), action.number("energy"))
+            actions.setdefault(action.text("name").lower(), action.price("energy"))
         energies[_short(table.text("name"))] = actions
     areas: Tables = {}
     for table in top.map("ART").maps("tables"):
         # Accelergy states um2.
-        areas[_short(table.text("name"))] = {"area": table.number("area") / 1e6}
+        areas[_short(table.text("name"))] = {"area": table.price("area") / 1e6}
     return energies, areas
 
 

@@ -83,6 +83,8 @@ def _loops(directive: MarkedDict, operator: Operator, *, spatial: bool) -> tuple
             raise directive.error(f"factors: {word!r}, expected e.g. 'P=4' with a dim of {', '.join(bounds)}", "factors")
         if match[3]:
             raise directive.error(f"factors: {word!r} has a residual; imperfect factors are not imported", "factors")
+        if match[1] in factors:
+            raise directive.error(f"factors: {match[1]} twice, expected one factor for each dim", "factors")
         factors[match[1]] = int(match[2])
     order = _order(directive, list(bounds))
     order += [dim for dim in bounds if dim not in order]
@@ -99,6 +101,8 @@ def _words(directive: MarkedDict, key: str) -> list[str]:
         return [f"{dim}={factor}" for dim, factor in value.items()]
     if isinstance(value, str):
         return re.findall(r"[A-Za-z]+\s*=?\s*\d+(?:,\d+)?", value)
+    if not isinstance(value, list):
+        raise directive.error(f"{key}: {value!r}, expected words like 'P=4'", key)
     return [str(item) for item in value]
 
 
@@ -111,6 +115,8 @@ def _order(directive: MarkedDict, dims: list[str]) -> list[str]:
     for name in names:
         if name not in dims:
             raise directive.error(f"permutation: dim {name!r} is not one of {', '.join(dims)}", "permutation")
+        if names.count(name) > 1:
+            raise directive.error(f"permutation: {name} twice, expected each dim once", "permutation")
     return names
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,9 @@ import yaml
 from tilewright.protocol.errors import InvalidInput
 
 Place = tuple[str, int, int]
+
+#: Counts are below this.
+LARGEST = 2**63
 
 
 class MarkedDict(dict[str, Any]):
@@ -45,13 +49,31 @@ class MarkedDict(dict[str, Any]):
                 raise self.error(f"{key}: {value!r}, expected a number", key) from None
         if value is None or isinstance(value, bool | dict | list):
             raise self.error(f"{key}: {value!r}, expected a number" if key in self else f"has no {key}", key)
+        if not math.isfinite(value):
+            raise self.error(f"{key}: {value}, expected a finite number", key)
         return float(value)
+
+    def rate(self, key: str) -> float:
+        """A number above 0."""
+        value = self.number(key)
+        if value <= 0:
+            raise self.error(f"{key}: {value:g}, expected a number above 0", key)
+        return value
+
+    def price(self, key: str) -> float:
+        """A number of at least 0."""
+        value = self.number(key)
+        if value < 0:
+            raise self.error(f"{key}: {value:g}, expected a number of at least 0", key)
+        return value
 
     def count(self, key: str, default: int | None = None) -> int:
         """A whole number of at least 1."""
         value = self.number(key, default)
         if value < 1 or value != int(value):
             raise self.error(f"{key}: {value:g}, expected a whole number of at least 1", key)
+        if value >= LARGEST:
+            raise self.error(f"{key}: {value:g}, expected what an int64 holds", key)
         return int(value)
 
     def maps(self, key: str) -> Iterator[MarkedDict]:

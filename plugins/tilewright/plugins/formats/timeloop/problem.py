@@ -51,7 +51,10 @@ def _projected(problem: MarkedDict, shape: MarkedDict) -> Operator:
     output = ""
     for space in (*shape.maps("data_spaces"), *shape.maps("data_space")):
         name = space.text("name")
-        ranks = tuple(_rank(space, item, dims, coefficients) for item in space.get("projection", []))
+        projection = space.get("projection", [])
+        if not isinstance(projection, list):
+            raise space.error(f"projection: {projection!r}, expected a list of ranks", "projection")
+        ranks = tuple(_rank(space, item, dims, coefficients) for item in projection)
         tensors.append(Tensor(name, ranks, static=name == WEIGHTS))
         if space.get("read_write", False):
             if output:
@@ -68,6 +71,8 @@ def _rank(space: MarkedDict, item: Any, dims: tuple[str, ...], coefficients: dic
     products = item if isinstance(item, list) and item and isinstance(item[0], list) else [item if isinstance(item, list) else [item]]
     terms = []
     for product in products:
+        if not isinstance(product, list) or not product:
+            raise space.error(f"projection: {product!r}, expected [dim] or [dim, coefficient]", "projection")
         dim, *factors = (str(part) for part in product)
         if dim not in dims:
             raise space.error(f"projection: dim {dim!r} is not one of {', '.join(dims)}", "projection")
