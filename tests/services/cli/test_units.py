@@ -24,6 +24,8 @@ from tilewright.services.cli import units
         (1234, "cycles", "1.23 kcycles"),
         (3.87e6, "cycles", "3.87 Mcycles"),
         (6.83e-5, "J", "68.3 µJ"),
+        (1e-7, "J", "100 nJ"),
+        (9.999, "s", "10.0 s"),
         (-2.5e-9, "s", "-2.50 ns"),
         (1e-20, "J", "0.00 fJ"),
         (5e22, "J", "50000 EJ"),

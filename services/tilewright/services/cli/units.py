@@ -22,7 +22,7 @@ def si(value: float, unit: str) -> str:
 
 def _digits(scaled: float) -> str:
     """Three significant digits, never in exponent notation below 1e6."""
-    whole = len(str(int(abs(scaled))))
+    whole = len(str(int(abs(float(f"{scaled:.3g}")))))
     return f"{scaled:.{max(0, 3 - whole)}f}"
 
 
