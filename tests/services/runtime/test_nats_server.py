@@ -191,6 +191,10 @@ def test_where_the_server_comes_from(tmp_path: Path, monkeypatch: pytest.MonkeyP
         binary()
     monkeypatch.setenv(nats_server.BINARY_VARIABLE, sys.executable)
     assert binary() == sys.executable
+    monkeypatch.delenv(nats_server.BINARY_VARIABLE)
+    (tmp_path / "settings.toml").write_text(f'nats_server_bin = "{sys.executable}"')
+    monkeypatch.setenv("TILEWRIGHT_CONFIG", str(tmp_path / "settings.toml"))
+    assert binary() == sys.executable
 
 
 def test_without_the_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ import traceback
 from types import FrameType
 from typing import BinaryIO
 
-from tilewright.protocol.codec import MAX_VALUE, decode, encode
+from tilewright.protocol.codec import MAX_VALUE, canonical, decode
 from tilewright.protocol.errors import BrokenPlugin, Cancelled, InvalidInput, TilewrightError
 from tilewright.protocol.messages import JOBS, Job
 from tilewright.protocol.subjects import SERVICES
@@ -66,7 +66,8 @@ class Slot:
         if host.cancelled and not hasattr(answer, "complete"):
             raise Cancelled("stopped")
         complete = getattr(answer, "complete", True) and not host.cancelled
-        return Done(encode(answer), complete, _cpu_seconds() - before, host.cancelled)
+        # Equal answers have equal bytes, whatever made them.
+        return Done(canonical(answer), complete, _cpu_seconds() - before, host.cancelled)
 
     def _send(self, frame: FromChild) -> None:
         with self._one_at_a_time:

