@@ -23,3 +23,7 @@ class TestCosaPaper(MapperConformance):
 
 class TestPolish(MapperConformance):
     name = "polish"
+
+
+class TestOptimal(MapperConformance):
+    name = "optimal"
