@@ -34,6 +34,7 @@ class Instruction(msgspec.Struct, frozen=True, omit_defaults=True):
         acc[i] = fma(a[i], b[i], acc[i])          rounded once
         dst[i] = src[i] if mask[i] else 0
         dst[i] = a[2*i] * b[2*i] + a[2*i+1] * b[2*i+1]
+        dst[2*i+j] = src[j]                             lanes in groups, ``j`` the place in a group
 
     Operators ``+ - * <`` act on the operands' values and round to the written type after each operation; functions are
     ``fma(a, b, c)``, ``saturate(x)`` (to the written integer type) and ``any`` (an unspecified value). ``pass`` computes nothing.
@@ -89,9 +90,11 @@ class Toolchain(msgspec.Struct, frozen=True, omit_defaults=True):
     machines: tuple[str, ...]
     #: Command before the program, e.g. ``("qemu-aarch64", "-L", "/usr/aarch64-linux-gnu")``.
     runner: tuple[str, ...] = ()
-    #: Replaces the library's `headers`.
-    headers: tuple[str, ...] = ()
-    #: Headers that must be installed, named when they are not.
+    #: False: an emulator that may round the product of a fused multiply-add too, which proofs then allow.
+    fuses: bool = True
+    #: Element types that it lacks.
+    lacks: tuple[ElementType, ...] = ()
+    #: Files that must be installed, named when they are not.
     needs: tuple[str, ...] = ()
 
 
@@ -106,9 +109,10 @@ class InstructionLibrary(msgspec.Struct, frozen=True, omit_defaults=True):
     headers: tuple[str, ...] = ()
     #: C text that templates rely on (tables, helpers), after the headers.
     preamble: str = ""
-    #: C expression that is true on a machine which has the instructions.
+    #: C expression that is true on a machine which has the instructions (a toolchain that emulates them defines ``TW_AVAILABLE``).
     available: str = "1"
-    #: C expression for the lanes of type ``f32`` where they are known only at run time; `lanes` then holds the least.
+    #: C expression for the lanes of a vector of four-byte words where they are known only at run time; `lanes` then holds the
+    #: least. Templates say ``LANES`` for the lanes in force.
     scalable: str = ""
     toolchains: tuple[Toolchain, ...] = ()
     #: Innermost first.

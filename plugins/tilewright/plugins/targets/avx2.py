@@ -63,7 +63,7 @@ class Avx2:
         return Constraints()
 
     def instructions(self) -> InstructionLibrary:
-        """AVX2 and FMA for f32."""
+        """AVX2 and FMA for f32; AVX2 for i16 pairs summed into i32."""
         return LIBRARY
 
 
@@ -87,37 +87,48 @@ def _op(
     return InstructionOperand(name, space, kind, lanes, written)
 
 
-LIBRARY = InstructionLibrary(
-    name="avx2",
-    lanes={"f32": 8},
-    registers=(
-        RegisterFile("vector", 16, {"f32": "__m256"}),
-        RegisterFile("mask", 16, {"i32": "__m256i"}),
-    ),
-    instructions=(
+def _moves(kind: ElementType, zero: str, load: str, store: str, masked: str) -> tuple[Instruction, ...]:
+    """Zero, load and store, whole and masked, of eight lanes of four bytes."""
+    out, vector, mask = _op("dst", "vector", kind, written="out"), _op("src", "vector", kind), _op("mask", "mask", "i32")
+    src = _op("src", "memory", kind)
+    return (
+        Instruction(f"zero_{kind}", (out,), "dst[i] = 0", f"{{dst}} = {zero};", latency=0, per_cycle=4),
+        Instruction(f"load_{kind}", (out, src), "dst[i] = src[i]", f"{{dst}} = {load};", latency=7, per_cycle=2),
+        Instruction(f"store_{kind}", (_op("dst", "memory", kind, written="out"), vector), "dst[i] = src[i]", f"{store};"),
         Instruction(
-            "zero",
-            (_op("dst", "vector", "f32", written="out"),),
-            "dst[i] = 0",
-            "{dst} = _mm256_setzero_ps();",
-            latency=0,
-            per_cycle=4,
-        ),
-        Instruction(
-            "load",
-            (_op("dst", "vector", "f32", written="out"), _op("src", "memory", "f32")),
-            "dst[i] = src[i]",
-            "{dst} = _mm256_loadu_ps({src});",
-            latency=7,
+            f"load_masked_{kind}",
+            (out, src, mask),
+            "dst[i] = src[i] if mask[i] else 0",
+            f"{{dst}} = _mm256_maskload_{masked}({{src}}, {{mask}});",
+            latency=8,
             per_cycle=2,
         ),
         Instruction(
-            "store",
-            (_op("dst", "memory", "f32", written="out"), _op("src", "vector", "f32")),
-            "dst[i] = src[i]",
-            "_mm256_storeu_ps({dst}, {src});",
-            latency=1,
-            per_cycle=1,
+            f"store_masked_{kind}",
+            (_op("dst", "memory", kind, written="inout"), vector, mask),
+            "dst[i] = src[i] if mask[i] else dst[i]",
+            f"_mm256_maskstore_{masked}({{dst}}, {{mask}}, {{src}});",
+            latency=12,
+            per_cycle=0.5,
+        ),
+    )
+
+
+LIBRARY = InstructionLibrary(
+    name="avx2",
+    lanes={"f32": 8, "i32": 8},
+    registers=(
+        RegisterFile("vector", 16, {"f32": "__m256", "i32": "__m256i", "i16": "__m256i"}),
+        RegisterFile("mask", 16, {"i32": "__m256i"}),
+    ),
+    instructions=(
+        *_moves("f32", "_mm256_setzero_ps()", "_mm256_loadu_ps({src})", "_mm256_storeu_ps({dst}, {src})", "ps"),
+        *_moves(
+            "i32",
+            "_mm256_setzero_si256()",
+            "_mm256_loadu_si256((const __m256i *)({src}))",
+            "_mm256_storeu_si256((__m256i *)({dst}), {src})",
+            "epi32",
         ),
         Instruction(
             "broadcast",
@@ -136,11 +147,42 @@ LIBRARY = InstructionLibrary(
             per_cycle=2,
         ),
         Instruction(
-            "add",
+            "add_f32",
             (_op("acc", "vector", "f32", written="inout"), _op("a", "vector", "f32")),
             "acc[i] = acc[i] + a[i]",
             "{acc} = _mm256_add_ps({acc}, {a});",
             latency=3,
+            per_cycle=2,
+        ),
+        Instruction(
+            "add_i32",
+            (_op("acc", "vector", "i32", written="inout"), _op("a", "vector", "i32")),
+            "acc[i] = acc[i] + a[i]",
+            "{acc} = _mm256_add_epi32({acc}, {a});",
+            per_cycle=4,
+        ),
+        Instruction(
+            "load_pairs",
+            (_op("dst", "vector", "i16", 2 * LANES, "out"), _op("src", "memory", "i16", 2 * LANES)),
+            "dst[2*i+j] = src[2*i+j]",
+            "{dst} = _mm256_loadu_si256((const __m256i *)({src}));",
+            latency=7,
+            per_cycle=2,
+        ),
+        Instruction(
+            "broadcast_pair",
+            (_op("dst", "vector", "i16", 2 * LANES, "out"), _op("src", "memory", "i16", 2)),
+            "dst[2*i+j] = src[j]",
+            "{dst} = _mm256_set1_epi32(tw_pair({src}));",
+            latency=7,
+            per_cycle=2,
+        ),
+        Instruction(
+            "multiply_pairs",
+            (_op("acc", "vector", "i32", written="inout"), _op("a", "vector", "i16", 2 * LANES), _op("b", "vector", "i16", 2 * LANES)),
+            "acc[i] = acc[i] + (a[2*i] * b[2*i] + a[2*i+1] * b[2*i+1])",
+            "{acc} = _mm256_add_epi32({acc}, _mm256_madd_epi16({a}, {b}));",
+            latency=4,
             per_cycle=2,
         ),
         Instruction(
@@ -150,23 +192,6 @@ LIBRARY = InstructionLibrary(
             "{mask} = _mm256_cmpgt_epi32(_mm256_set1_epi32((int)({n})), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));",
             requires=("0 <= n <= 8",),
             latency=2,
-            per_cycle=1,
-        ),
-        Instruction(
-            "load_masked",
-            (_op("dst", "vector", "f32", written="out"), _op("src", "memory", "f32"), _op("mask", "mask", "i32")),
-            "dst[i] = src[i] if mask[i] else 0",
-            "{dst} = _mm256_maskload_ps({src}, {mask});",
-            latency=8,
-            per_cycle=2,
-        ),
-        Instruction(
-            "store_masked",
-            (_op("dst", "memory", "f32", written="inout"), _op("src", "vector", "f32"), _op("mask", "mask", "i32")),
-            "dst[i] = src[i] if mask[i] else dst[i]",
-            "_mm256_maskstore_ps({dst}, {mask}, {src});",
-            latency=12,
-            per_cycle=0.5,
         ),
         Instruction(
             "prefetch",
@@ -181,8 +206,14 @@ LIBRARY = InstructionLibrary(
             "__builtin_prefetch({dst}, 1);",
         ),
     ),
-    headers=("immintrin.h",),
+    headers=("immintrin.h", "string.h"),
+    preamble="""static inline int tw_pair(const int16_t *at) {
+    int both;
+    memcpy(&both, at, sizeof both);
+    return both;
+}
+""",
     available='__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")',
-    toolchains=(Toolchain("native", ("gcc", "clang", "cc"), ("-O3", "-mavx2", "-mfma"), machines=("x86_64", "AMD64", "i686")),),
+    toolchains=(Toolchain("native", ("gcc", "clang", "cc"), ("-O3", "-mavx2", "-mfma"), machines=("x86_64", "AMD64")),),
     caches=(Cache("L1", 32 * 1024, 8), Cache("L2", 1024 * 1024, 8), Cache("L3", 32 * 1024 * 1024, 16)),
 )

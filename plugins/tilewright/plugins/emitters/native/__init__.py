@@ -29,8 +29,8 @@ __all__ = ["Native"]
 class Native:
     """The native emitter."""
 
-    targets: ClassVar[tuple[str, ...]] = ("avx2",)
-    uses: ClassVar[tuple[str, ...]] = ("targets:avx2",)
+    targets: ClassVar[tuple[str, ...]] = ("avx2", "avx512", "neon", "rvv")
+    uses: ClassVar[tuple[str, ...]] = tuple(f"targets:{target}" for target in targets)
     options: ClassVar[dict[str, str]] = {
         "dtype": f"number format: {', '.join(FORMATS)}; default f32",
         "tile": "register tile as ROWSxCOLUMNS, e.g. 8x8; default: the one with the fewest modelled cycles",
@@ -50,7 +50,7 @@ class Native:
             source=code.source,
             header=code.header,
             test=code.test,
-            verification=verify(plan.name, code, library),
+            verification=verify(plan, code),
             steps=tuple(f"{step}: {what}" for step, what in STEPS.items()),
             tiles=tuple((tile.rows, tile.columns(plan.lanes)) for tile in edges(plan.tile) if not tile.masked),
             notes=notes,
@@ -58,16 +58,18 @@ class Native:
 
     def environment(self, ctx: Context) -> str:
         """What a verification depends on besides code: the compiler of each target, and the CPU."""
-        found = [find(_library(target, ctx)) for target in self.targets]
+        found = [each for target in self.targets for each in find(_library(target, ctx))]
         return "; ".join([*(each.name if isinstance(each, Ready) else each.reason for each in found), cpu()])
 
     def plan(self, request: EmitRequest, library: InstructionLibrary) -> Plan:
         """Name, register tile and cache blocks for a request."""
         product = product_of(request.operator)
         numbers = numbers_of(str(request.options.get("dtype", "f32")))
-        tile = _tile(str(request.options["tile"]), library) if "tile" in request.options else choose_tile(product.shape, library)
+        check(Tile(1, 1), library, numbers)
+        lanes = library.lanes[numbers.result]
+        tile = _tile(str(request.options["tile"]), lanes) if "tile" in request.options else choose_tile(product.shape, library, numbers)
         check(tile, library, numbers)
-        blocks = choose_blocks(product.shape, tile, library)
+        blocks = choose_blocks(product.shape, tile, library, numbers)
         m, n, k = product.shape
         key = content_key((request.operator, request.target, request.options))[:8]
         return Plan(f"tw_{request.target}_{m}x{n}x{k}_{key}", product, numbers, tile, blocks, library)
@@ -82,8 +84,7 @@ def _library(target: str, ctx: Context) -> InstructionLibrary:
     return library
 
 
-def _tile(text: str, library: InstructionLibrary) -> Tile:
-    lanes = library.lanes["f32"]
+def _tile(text: str, lanes: int) -> Tile:
     rows, _, columns = text.partition("x")
     if not (rows.isdigit() and columns.isdigit()) or int(columns) % lanes:
         raise InvalidInput(f"options.tile: {text!r}, expected ROWSxCOLUMNS with columns a multiple of {lanes}")

@@ -26,7 +26,8 @@ def test(plan: Plan, emulated: bool) -> str:
         "A_WORD": C_TYPES[numbers.word(product.a.tensor)],
         "B_WORD": C_TYPES[numbers.word(product.b.tensor)],
         "EXACT": int(numbers.exact),
-        "BF16": int("bf16" in (numbers.inputs, numbers.weights)),
+        "ROUNDING": numbers.rounding[0],
+        "TINY": numbers.rounding[1],
     }
     gemm, call = "", ""
     if product.is_matrix_product:

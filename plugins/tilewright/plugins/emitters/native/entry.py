@@ -18,7 +18,10 @@ def entry_points(plan: Plan) -> str:
     lines = [
         f"const {name}_blocks {name}_default = {{{', '.join(str(int(value)) for value in chosen)}}};",
         "",
-        f"int {name}_available(void) {{ return ({plan.library.available}) != 0; }}",
+        "#ifndef TW_AVAILABLE",
+        f"#define TW_AVAILABLE ({plan.library.available})",
+        "#endif",
+        f"int {name}_available(void) {{ return TW_AVAILABLE != 0; }}",
         "",
         *_operate(plan),
         "",

@@ -37,6 +37,11 @@ class Numbers:
     result: ElementType
 
     @property
+    def rounding(self) -> tuple[str, str]:
+        """C literals of the relative error of one rounding of a result, and of the absolute one near zero."""
+        return ("0x1p-11", "0x1p-25") if self.result == "f16" else ("0x1p-24", "0x1p-150")
+
+    @property
     def exact(self) -> bool:
         """Integer arithmetic: results are exact, or wrap."""
         return self.result == "i32"

@@ -37,7 +37,7 @@ class Plan:
     @property
     def a_in_place(self) -> bool:
         """Tiles can read A where it lies. Multiplying by lanes takes whole vectors of a packed A."""
-        return self.numbers.in_place(self.product.a.tensor) and multiplies_by_lane(self.library, self.numbers) is None
+        return self.numbers.in_place(self.product.a.tensor) and not multiplies_by_lane(self.library, self.numbers)
 
     @property
     def b_in_place(self) -> bool:

@@ -15,7 +15,7 @@ from fractions import Fraction
 
 from tilewright.protocol.kernel import ElementType, Instruction, InstructionLibrary, InstructionOperand
 
-from .numbers import C_TYPES
+from .numbers import C_TYPES, Numbers
 from .semantics import InvalidInstruction, Number, Unspecified, execute, parse, round_to
 from .toolchain import Ready, build_and_run
 from .unify import eval_condition
@@ -25,9 +25,12 @@ _FORMATS: Mapping[str, str] = {"f32": "f", "f64": "d", "f16": "e", "i8": "b", "u
 _SCALARS = range(-2, 65)
 
 
-def prove(library: InstructionLibrary, ready: Ready) -> None:
-    """Raise InvalidInstruction, with a counter-example, for the first template that disagrees with its semantics."""
-    tested = [each for each in library.instructions if parse(each) is not None and not _makes_mask(each)]
+def prove(library: InstructionLibrary, ready: Ready, numbers: Numbers) -> None:
+    """Prove the instructions that a number format uses.
+
+    Raises InvalidInstruction, with a counter-example, for the first template that disagrees with its semantics.
+    """
+    tested = [each for each in library.instructions if parse(each) is not None and not _makes_mask(each) and _uses(each, numbers)]
     rng = random.Random(f"{library.name} operands")  # noqa: S311 -- test data, reproducible
     trials = [(instruction, _inputs(instruction, rng)) for instruction in tested for _ in range(TRIALS)]
     sent = b"".join(_pack(instruction, values) for instruction, values in trials)
@@ -40,20 +43,21 @@ def prove(library: InstructionLibrary, ready: Ready) -> None:
     for instruction, values in trials:
         written = _written(instruction)
         size = struct.calcsize(_FORMATS[written.type]) * _stored(written)
-        _compare(library, instruction, values, _unpack(written.type, outcome.output[at : at + size]))
+        _compare(library, ready, instruction, values, _unpack(written.type, outcome.output[at : at + size]))
         at += size
 
 
 def _compare(
-    library: InstructionLibrary, instruction: Instruction, values: Mapping[str, list[Number] | int], results: list[Number]
+    library: InstructionLibrary, ready: Ready, instruction: Instruction, values: Mapping[str, list[Number] | int], results: list[Number]
 ) -> None:
     written = _written(instruction)
-    expected: list[Number | Unspecified] = [*execute(instruction, values)]
     before = values[written.name]
     assert isinstance(before, list)
-    expected += before[written.lanes :]
-    for lane, (wanted, got) in enumerate(zip(expected, results, strict=True)):
-        if not isinstance(wanted, Unspecified) and wanted != got:
+    unchanged = before[written.lanes :]
+    fused = [*execute(instruction, values), *unchanged]
+    split = fused if ready.toolchain.fuses else [*execute(instruction, values, fuses=False), *unchanged]
+    for lane, (wanted, other, got) in enumerate(zip(fused, split, results, strict=True)):
+        if not isinstance(wanted, Unspecified) and got not in (wanted, other):
             shown = ", ".join(f"{name} = {_show(value)}" for name, value in values.items())
             raise InvalidInstruction(
                 f"{library.name}: instruction {instruction.name!r} is refused: its template {instruction.template!r} does not do"
@@ -70,6 +74,10 @@ def _show(value: list[Number] | Number) -> str:
 
 def _first_error(text: str) -> str:
     return next((line.strip() for line in text.splitlines() if "error" in line), text.strip()[:200])
+
+
+def _uses(instruction: Instruction, numbers: Numbers) -> bool:
+    return all(each.type in (numbers.item, numbers.result) for each in instruction.operands if each.space in ("vector", "memory"))
 
 
 def _makes_mask(instruction: Instruction) -> bool:
@@ -152,7 +160,9 @@ def _program(library: InstructionLibrary, instructions: list[Instruction]) -> st
         functions.append(_function(number, instruction, library))
         calls.append(f"    for (int t = 0; t < {TRIALS}; ++t) if (test_{number}()) return 1;")
     body = "\n".join(calls)
-    return f"{headers}\n{library.preamble}\n{''.join(functions)}int main(void) {{\n{body}\n    return 0;\n}}\n"
+    # Vectors of a run-time length are tested at their least.
+    lanes = f"#define LANES {library.lanes['f32']}\n" if library.scalable else ""
+    return f"{headers}\n{lanes}{library.preamble}\n{''.join(functions)}int main(void) {{\n{body}\n    return 0;\n}}\n"
 
 
 def _function(number: int, instruction: Instruction, library: InstructionLibrary) -> str:
@@ -166,7 +176,7 @@ def _function(number: int, instruction: Instruction, library: InstructionLibrary
             lines.append(f"int32_t {name}; if (fread(&{name}, 4, 1, stdin) != 1) return 1;")
         elif operand.space == "mask":
             file = library.register_file("mask")
-            maker = next(each for each in library.instructions if _makes_mask(each))
+            maker = next(each for each in library.instructions if _makes_mask(each) and _written(each).lanes == operand.lanes)
             assert file is not None
             made = maker.template.format_map({each.name: name if each.space == "mask" else f"n_{operand.name}" for each in maker.operands})
             lines.append(f"int32_t n_{operand.name}; if (fread(&n_{operand.name}, 4, 1, stdin) != 1) return 1;")

@@ -57,10 +57,18 @@ class Tile:
         """Columns when every vector is whole."""
         return self.vectors * lanes
 
-    @property
-    def registers(self) -> int:
-        """Vector registers alive at once: C, the operand that is held, and one of the other."""
-        return self.rows * self.vectors + min(self.rows, self.vectors) + 1
+
+def registers(tile: Tile, library: InstructionLibrary, numbers: Numbers) -> tuple[int, int]:
+    """Vector registers alive at once: for C, and for operands.
+
+    The shorter side is held and the other passes through one register; by lanes, whole vectors of both are held.
+    """
+    lanes = library.lanes[numbers.result]
+    if multiplies_by_lane(library, numbers) and tile.rows % lanes == 0:
+        operands = tile.vectors + tile.rows // lanes
+    else:
+        operands = min(tile.rows, tile.vectors) + 1
+    return tile.rows * tile.vectors, operands
 
 
 def check(tile: Tile, library: InstructionLibrary, numbers: Numbers = FORMATS["f32"]) -> None:
@@ -71,11 +79,12 @@ def check(tile: Tile, library: InstructionLibrary, numbers: Numbers = FORMATS["f
     count = file.count if file else 0
     if tile.rows < 1 or tile.vectors < 1:
         raise InvalidInput(f"tile: {tile.rows} rows x {tile.vectors} vectors, expected at least 1 x 1")
-    if tile.registers > count:
+    results, operands = registers(tile, library, numbers)
+    if results + operands > count:
         columns = tile.columns(library.lanes[numbers.result])
         raise InvalidInput(
-            f"tile: {tile.rows}x{columns} needs {tile.registers} vector registers"
-            f" ({tile.rows * tile.vectors} for C, {min(tile.rows, tile.vectors) + 1} for operands), {library.name} has {count}"
+            f"tile: {tile.rows}x{columns} needs {results + operands} vector registers"
+            f" ({results} for C, {operands} for operands), {library.name} has {count}"
         )
 
 
@@ -96,13 +105,12 @@ def schedule(tile: Tile, library: InstructionLibrary, numbers: Numbers = FORMATS
     yield "V6", replace(nest, body=_unroll(nest.body))
 
 
-def multiplies_by_lane(library: InstructionLibrary, numbers: Numbers) -> Instruction | None:
-    """The instruction that multiplies a vector by one lane of another, where the library has one."""
+def multiplies_by_lane(library: InstructionLibrary, numbers: Numbers) -> bool:
+    """True when the library has an instruction that multiplies a vector by one lane of another."""
     lanes = library.lanes[numbers.result]
     vector = Buffer("vector", numbers.result, (lanes,))
     update = _multiply_add(Ref("acc", (_L,)), [Ref("a", (Affine((), 1),))], [Ref("b", (_L,))], numbers)
-    call = instruction_for(update, lanes, {"acc": vector, "a": vector, "b": vector}, library) if numbers.group == 1 else None
-    return call.instruction if call else None
+    return numbers.group == 1 and instruction_for(update, lanes, {"acc": vector, "a": vector, "b": vector}, library) is not None
 
 
 @dataclass(frozen=True)
@@ -199,7 +207,7 @@ class _Steps:
         rows, vectors, group, item = self.tile.rows, self.tile.vectors, self.numbers.group, self.numbers.item
         wide = self.lanes * group
         panel = (f"({vectors} * LANES * {group})" if group > 1 else f"({vectors} * LANES)", nest.buffers["B"].strides[1], "1")
-        by_lane = multiplies_by_lane(self.library, self.numbers) is not None and rows % self.lanes == 0
+        by_lane = multiplies_by_lane(self.library, self.numbers) and rows % self.lanes == 0
         nest = replace(
             nest,
             buffers={

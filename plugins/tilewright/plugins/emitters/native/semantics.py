@@ -133,8 +133,11 @@ def round_to(value: Number, kind: ElementType) -> Number:
     return round(exact / ulp) * ulp
 
 
-def execute(instruction: Instruction, inputs: Mapping[str, list[Number] | int]) -> list[Number | Unspecified]:
-    """The elements written, lane by lane, given the elements (or the integer) of every operand that is read."""
+def execute(instruction: Instruction, inputs: Mapping[str, list[Number] | int], fuses: bool = True) -> list[Number | Unspecified]:
+    """The elements written, lane by lane, given the elements (or the integer) of every operand that is read.
+
+    Without `fuses` the product of an ``fma`` is rounded before it is added.
+    """
     assign = parse(instruction)
     if assign is None:
         return []
@@ -142,9 +145,17 @@ def execute(instruction: Instruction, inputs: Mapping[str, list[Number] | int]) 
     results: list[Number | Unspecified] = []
     for at in range(written.lanes):
         lane, place = divmod(at, group_of(assign))
-        value = _evaluate(assign.value, {**inputs, LANE: lane, PLACE: place}, written.type)
+        value = _evaluate(assign.value if fuses else _split(assign.value), {**inputs, LANE: lane, PLACE: place}, written.type)
         results.append(value if isinstance(value, Unspecified) else round_to(value, written.type))
     return results
+
+
+def _split(expr: Expr) -> Expr:
+    """The expression with every fused multiply-add taken apart."""
+    if not isinstance(expr, Op):
+        return expr
+    args = tuple(map(_split, expr.args))
+    return Op("add", (Op("mul", args[:2]), args[2])) if expr.name == "fma" else Op(expr.name, args)
 
 
 def _evaluate(expr: Expr, inputs: Mapping[str, list[Number] | int], kind: ElementType) -> Number | Unspecified:

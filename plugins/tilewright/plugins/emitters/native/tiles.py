@@ -9,10 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 
-from tilewright.protocol.kernel import Cache, InstructionLibrary
+from tilewright.protocol.errors import InvalidInput
+from tilewright.protocol.kernel import Cache, Instruction, InstructionLibrary
 
-from .schedule import Tile
+from .numbers import Numbers
+from .schedule import Tile, multiplies_by_lane, registers
 
 #: Cycles of one kernel call that do not scale with depth: call, loop entry, pipeline fill.
 _CALL_CYCLES = 20.0
@@ -39,14 +42,15 @@ class Blocks:
     strips_first: bool
 
 
-def largest_tiles(library: InstructionLibrary, widest: int = 4) -> Iterator[Tile]:
-    """For 1 to `widest` vectors, the tile with the most rows that fits the registers."""
+def largest_tiles(library: InstructionLibrary, numbers: Numbers, widest: int = 4) -> Iterator[Tile]:
+    """For 1 to `widest` vectors, the tile with the most rows that fits the registers (whole vectors of rows, by lanes)."""
     file = library.register_file("vector")
     count = file.count if file else 0
+    step = library.lanes[numbers.result] if multiplies_by_lane(library, numbers) else 1
     for vectors in range(1, widest + 1):
-        rows = max((rows for rows in range(1, count) if Tile(rows, vectors).registers <= count), default=0)
-        if rows:
-            yield Tile(rows, vectors)
+        fitting = [rows for rows in range(step, count, step) if sum(registers(Tile(rows, vectors), library, numbers)) <= count]
+        if fitting:
+            yield Tile(fitting[-1], vectors)
 
 
 def edges(tile: Tile) -> Iterator[Tile]:
@@ -57,12 +61,25 @@ def edges(tile: Tile) -> Iterator[Tile]:
             yield Tile(rows, vectors, masked=True)
 
 
-def cycles(rows: int, vectors: int, depth: int, library: InstructionLibrary) -> float:
-    """Cycles of one kernel call: multiply-add throughput, its latency where too few are in flight, or loads."""
-    fma = next(each for each in library.instructions if "fma" in each.semantics)
-    # Words of A in one column lie a row apart, often in one bank of the cache: they are read one per cycle.
-    step = max(rows * vectors / fma.per_cycle, float(fma.latency), rows + vectors / _LOADS)
-    return depth * step + rows * vectors + _CALL_CYCLES
+def multiplier(library: InstructionLibrary, numbers: Numbers) -> Instruction:
+    """The multiply-add of a number format; InvalidInput when the library has none."""
+    for each in library.instructions:
+        written = next((operand for operand in each.operands if operand.access == "inout" and operand.space == "vector"), None)
+        if written is not None and written.type == numbers.result and ("*" in each.semantics or "fma(" in each.semantics):
+            return each
+    raise InvalidInput(f"{library.name} has no multiply-add into {numbers.result}, which dtype {numbers.name} needs")
+
+
+def step_cycles(tile: Tile, library: InstructionLibrary, numbers: Numbers) -> float:
+    """Cycles of one step of depth: multiply-add throughput, its latency where too few are in flight, or loads."""
+    fma = multiplier(library, numbers)
+    lanes = library.lanes[numbers.result]
+    if multiplies_by_lane(library, numbers) and tile.rows % lanes == 0:
+        loads = (tile.rows // lanes + tile.vectors) / _LOADS
+    else:
+        # Words of A in one column lie a row apart, often in one bank of the cache: they are read one per cycle.
+        loads = tile.rows + tile.vectors / _LOADS
+    return max(tile.rows * tile.vectors / fma.per_cycle, float(fma.latency), loads)
 
 
 def balanced(total: int, most: int) -> dict[int, int]:
@@ -72,19 +89,24 @@ def balanced(total: int, most: int) -> dict[int, int]:
     return {size: times for size, times in ((small + 1, larger), (small, count - larger)) if times}
 
 
-def choose_tile(shape: tuple[int, int, int], library: InstructionLibrary) -> Tile:
+def choose_tile(shape: tuple[int, int, int], library: InstructionLibrary, numbers: Numbers) -> Tile:
     """The tile with the fewest modelled cycles for (rows, columns, depth); the squarest of equals."""
     m, n, k = shape
-    vectors = math.ceil(n / library.lanes["f32"])
+    lanes = library.lanes[numbers.result]
+    vectors, groups = math.ceil(n / lanes), math.ceil(k / numbers.group)
+
+    @cache
+    def call(rows: int, width: int) -> float:
+        return groups * step_cycles(Tile(rows, width), library, numbers) + rows * width + _CALL_CYCLES
 
     def total(tile: Tile) -> float:
         return sum(
-            row_times * column_times * cycles(rows, width, k, library)
+            row_times * column_times * call(rows, width)
             for rows, row_times in balanced(m, tile.rows).items()
             for width, column_times in balanced(vectors, tile.vectors).items()
         )
 
-    return min(largest_tiles(library), key=lambda tile: (total(tile), tile.rows + tile.vectors * library.lanes["f32"]))
+    return min(largest_tiles(library, numbers), key=lambda tile: (total(tile), tile.rows + tile.vectors * lanes))
 
 
 def _stay(cache: Cache, stays: int, streams: int) -> int:
@@ -96,14 +118,14 @@ def _stay(cache: Cache, stays: int, streams: int) -> int:
     return max(1, (cache.ways - 2) * bytes_per_way // (streams * WORD_BYTES))
 
 
-def choose_blocks(shape: tuple[int, int, int], tile: Tile, library: InstructionLibrary) -> Blocks:
+def choose_blocks(shape: tuple[int, int, int], tile: Tile, library: InstructionLibrary, numbers: Numbers) -> Blocks:
     """Blocks for (rows, columns, depth), each clipped to the problem.
 
     A panel of B stays in L1 and a block of A in L2, or, for tall products whose B fits half of L2, the other way round. A
     product of one strip reads B in place, a few of its rows at a time: it passes by once, as a stream.
     """
     m, n, k = shape
-    width = tile.columns(library.lanes["f32"])
+    width = tile.columns(library.lanes[numbers.result])
     first, second = library.caches[0], library.caches[1]
     columns = -(-n // width) * width
     depth = min(k, _stay(first, width, tile.rows))

@@ -8,7 +8,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -28,8 +28,9 @@ class Ready:
 
     @property
     def name(self) -> str:
-        """What the compiler says it is, e.g. ``gcc 12.2.0``."""
-        return _version(self.compiler)
+        """What the compiler says it is, e.g. ``gcc 12.2.0``, and what runs its programs where that is not the machine itself."""
+        through = "" if self.toolchain.name == "native" else f" ({self.toolchain.name})"
+        return _version(self.compiler) + through
 
 
 @dataclass(frozen=True)
@@ -48,23 +49,11 @@ class Outcome:
     error: str
 
 
-def find(library: InstructionLibrary) -> Ready | Missing:
-    """The first usable toolchain of a library with its first compiler on PATH, or what is missing."""
-    every = ready(library)
-    if every:
-        return every[0]
-    return Missing("; ".join(dict.fromkeys(_lack(toolchain) for toolchain in library.toolchains)) or "no toolchain")
-
-
-def ready(library: InstructionLibrary) -> list[Ready]:
-    """Every usable (toolchain, compiler) of a library."""
-    return [
-        Ready(toolchain, compiler)
-        for toolchain in library.toolchains
-        if not _lack(toolchain)
-        for compiler in toolchain.compilers
-        if shutil.which(compiler)
-    ]
+def find(library: InstructionLibrary) -> Iterator[Ready | Missing]:
+    """Each toolchain of a library with its first compiler on PATH, or what it lacks."""
+    for toolchain in library.toolchains:
+        lack = _lack(toolchain)
+        yield Missing(lack) if lack else Ready(toolchain, next(filter(shutil.which, toolchain.compilers)))
 
 
 def cpu() -> str:
@@ -74,7 +63,10 @@ def cpu() -> str:
     except OSError:
         return f"{platform.machine()} {platform.processor()}".strip()
     named = re.search(r"^model name\s*: (.+)$", text, re.MULTILINE)
-    return f"{platform.machine()} {named[1] if named else ''}".strip()
+    flags = re.search(r"^(?:flags|Features)\s*: (.+)$", text, re.MULTILINE)
+    # Virtual machines hide the model's name, and may hide instructions.
+    vectors = " ".join(sorted(flag for flag in (flags[1].split() if flags else ()) if flag.startswith(("avx", "fma", "asimd"))))
+    return f"{platform.machine()} {named[1] if named else ''} {vectors}".strip()
 
 
 def _lack(toolchain: Toolchain) -> str:
@@ -85,7 +77,7 @@ def _lack(toolchain: Toolchain) -> str:
         return f"no C compiler ({', '.join(toolchain.compilers)})"
     if toolchain.runner and not shutil.which(toolchain.runner[0]):
         return f"no {toolchain.runner[0]}"
-    return next((f"no {header}" for header in toolchain.needs if not Path(header).exists()), "")
+    return next((f"no {path}" for path in toolchain.needs if not Path(path).exists()), "")
 
 
 @cache

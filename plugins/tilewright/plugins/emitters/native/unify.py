@@ -6,6 +6,7 @@ up to renaming, commutativity and an unspecified (``any``) value on the loop's s
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -50,7 +51,7 @@ def _allowed(instruction: Instruction, match: _Match) -> bool:
 
 def eval_condition(condition: str, values: Mapping[str, int]) -> bool:
     """A precondition such as ``0 <= n <= 8`` or ``n < 4``; True when it mentions a name without value."""
-    words = condition.replace("<=", " <= ").replace("<", " < ").replace(" <  =", " <=").split()
+    words = re.findall(r"<=|<|-?\w+", condition)
     numbers = [int(word) if word.lstrip("-").isdigit() else values.get(word) for word in words[::2]]
     holds = True
     for left, relation, right in zip(numbers, words[1::2], numbers[1:], strict=False):

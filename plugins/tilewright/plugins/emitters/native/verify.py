@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 
 from tilewright.protocol.errors import TilewrightError
-from tilewright.protocol.kernel import InstructionLibrary, Verification
+from tilewright.protocol.kernel import Verification
 from tilewright.protocol.keys import content_key
 
+from .plan import Plan
 from .prove import prove
 from .source import Code
 from .toolchain import Missing, Ready, build_and_run, find
@@ -20,27 +21,41 @@ class WrongKernel(TilewrightError):
     """A generated kernel failed its own test: never returned to anybody."""
 
 
-#: (content key of a library, compiler) proven by this process.
-_proven: set[tuple[str, Ready]] = set()
+#: (content key of a library, compiler, number format) proven by this process.
+_proven: set[tuple[str, Ready, str]] = set()
 
 
-def verify(name: str, code: Code, library: InstructionLibrary) -> Verification:
-    """Prove the instructions, then compile and run the kernel's test.
+def verify(plan: Plan, code: Code) -> Verification:
+    """Prove the instructions, then compile and run the kernel's test, with the first toolchain that is usable here.
 
     Raises InvalidInstruction (a template is wrong) or WrongKernel; a missing tool or CPU feature is ``not verified``.
     """
-    ready = find(library)
-    if isinstance(ready, Missing):
-        return Verification("not verified", ready.reason)
+    reasons = []
+    for ready in find(plan.library):
+        if isinstance(ready, Missing):
+            reasons.append(ready.reason)
+            continue
+        verification = verify_with(ready, plan, code)
+        if verification.status == "verified":
+            return verification
+        reasons.append(verification.reason)
+    return Verification("not verified", "; ".join(dict.fromkeys(reasons)) or "no toolchain")
+
+
+def verify_with(ready: Ready, plan: Plan, code: Code) -> Verification:
+    """The same with one toolchain."""
+    name, library = plan.name, plan.library
+    if plan.numbers.result in ready.toolchain.lacks:
+        return Verification("not verified", f"{ready.toolchain.name} has no {plan.numbers.result}", compiler=ready.name)
     files = {f"{name}.c": code.source, f"{name}.h": code.header, f"{name}_test.c": code.test}
     outcome = build_and_run(ready, files, (f"{name}.c", f"{name}_test.c"))
     if outcome.returncode is None:
         raise WrongKernel(f"{name}: {ready.name} does not accept the generated code: {outcome.error.strip()[:500]}")
     if outcome.returncode == UNAVAILABLE:
         return Verification("not verified", f"this machine lacks {library.name}", compiler=ready.name)
-    proof = (content_key(library), ready)
+    proof = (content_key(library), ready, plan.numbers.name)
     if proof not in _proven:
-        prove(library, ready)
+        prove(library, ready, plan.numbers)
         _proven.add(proof)
     found = re.search(r"cases (\d+) worst ([0-9.e+-]+)", outcome.output.decode(errors="replace"))
     if outcome.returncode or not found:

@@ -94,10 +94,11 @@ INLINE void multiply(const view_a *a, const view_b *b, ptrdiff_t m, ptrdiff_t n,
                 if (!set->strips_first) {
                     for (ptrdiff_t z = 0, j = j0, width; z < panels; ++z, j += width) {
                         width = LANES * piece(wide, panels, z);
-                        const ptrdiff_t next = z + 1 < panels ? j + width : j0, next_at = z + 1 < panels || ib + 1 < row_blocks ? p : p + depth;
                         for (ptrdiff_t s = 0, i = 0, size; s < strips; ++s, i += size) {
                             size = piece(rows, strips, s);
 #if B_IN_PLACE
+                            const ptrdiff_t next = z + 1 < panels ? j + width : j0;
+                            const ptrdiff_t next_at = z + 1 < panels || ib + 1 < row_blocks ? p : p + depth;
                             if (!direct_b && b->plain && next_at < k)
                                 ask((const char *)(b->base + next + next_at * b->depth_stride), b->depth_stride * (ptrdiff_t)sizeof(item),
                                     least(depth, k - next_at), least(width, n - next) * (ptrdiff_t)sizeof(item), s, strips);

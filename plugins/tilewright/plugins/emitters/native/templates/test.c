@@ -99,7 +99,7 @@ static long checked;
    products rounded one by one. */
 static int differs(result got, double exact, double magnitude, ptrdiff_t terms) {
     if (EXACT) return (uint32_t)(int64_t)got != (uint32_t)(int64_t)exact;
-    const double error = fabs((double)got - exact), bound = (double)(terms + 2) * magnitude * 0x1p-24;
+    const double error = fabs((double)got - exact), bound = (double)(terms + 2) * (magnitude * @ROUNDING@ + (magnitude > 0 ? @TINY@ : 0));
     if (error > 0 && bound > 0 && error / bound > worst) worst = error / bound;
     return !(error <= bound);
 }
