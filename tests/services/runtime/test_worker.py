@@ -16,6 +16,7 @@ import pytest
 from tilewright.protocol import subjects
 from tilewright.protocol.bus import Bus
 from tilewright.protocol.codec import MAX_MESSAGE, decode, encode
+from tilewright.protocol.errors import Backlog, NoConnection
 from tilewright.protocol.keys import message_id
 from tilewright.protocol.messages import Envelope, Event, Failure, Mapped, RunRequest, StartJob, pack, unpack
 from tilewright.protocol.plugin import Budget
@@ -262,7 +263,7 @@ async def test_cancelling_kills_whatever_the_job_has_started(
     assert state.cancelled
     _, outcome = await bench.outcome()
     assert (outcome.status, outcome.failure, outcome.result) == ("cancelled", None, "")
-    assert not running(jobs.bred())
+    await eventually(lambda: not running(jobs.bred()))
     assert not any(map(running, jobs.started()))
     await eventually(bench.idle)
     await bench.publish(jobs.job(label="next"), run="other")
@@ -397,6 +398,43 @@ async def test_a_record_that_cannot_be_read_is_the_trouble_of_its_job_only(bench
     await bench.publish(jobs.job(), run="other")
     _, outcome = await bench.outcome()
     assert outcome.status == "done"
+
+
+async def test_an_outcome_waits_for_room_on_its_queue(bench: Bench, jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(assignment, "FULL_PAUSE", 0.01)
+    refused, publish = 0, Bus.publish
+
+    async def full_at_first(self: Bus, subject: str, *rest: Any, **more: Any) -> bool:
+        nonlocal refused
+        if subject == subjects.done_subject("run") and refused < 3:
+            refused += 1
+            raise Backlog("full")
+        return await publish(self, subject, *rest, **more)
+
+    monkeypatch.setattr(Bus, "publish", full_at_first)
+    await bench.work()
+    await bench.publish(jobs.job())
+    _, outcome = await bench.outcome()
+    assert (outcome.status, refused) == ("done", 3)
+
+
+async def test_a_job_that_loses_the_server_comes_again(bench: Bench, jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    lost, put = 0, ResultStore.put
+
+    async def lose(self: ResultStore, key: str, answer: bytes) -> bytes:
+        nonlocal lost
+        lost += 1
+        if lost == 1:
+            raise NoConnection("no answer for 30 s")
+        return await put(self, key, answer)
+
+    monkeypatch.setattr(ResultStore, "put", lose)
+    await bench.work()
+    await bench.publish(jobs.job())
+    _, outcome = await bench.outcome()
+    assert outcome.record is not None
+    assert (outcome.status, outcome.record.attempts) == ("done", 1)
+    assert len(jobs.started()) == 2
 
 
 async def test_an_outcome_is_published_once(bench: Bench, jobs: Jobs, eventually: Eventually) -> None:

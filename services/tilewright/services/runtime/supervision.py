@@ -81,7 +81,7 @@ class JobProcess:
         if self._process is not None:
             if self._process.returncode is None and self._jobs < self._settings.jobs_per_child:
                 return
-            await self.kill()
+            await self.close()
         self._folder = tempfile.mkdtemp(prefix="tilewright-")
         read_end, self._lifeline = os.pipe()
         try:
@@ -145,7 +145,7 @@ class JobProcess:
                 watching.cancel()
             if not isinstance(answer, Stale):
                 return answer
-            await self.kill()
+            await self.close()
 
     async def _converse(
         self, work: Work, wanted: Callable[[Identified], Awaitable[bool]], note: Callable[[Note], None]
@@ -221,6 +221,15 @@ class JobProcess:
     def _signal(self, number: signal.Signals) -> None:
         if self._process is not None:
             _kill_group(self._process.pid, number)
+
+    async def close(self) -> None:
+        """Let the child end by itself, which an idle one does at once; then `kill` what is left of it."""
+        if self._process is not None and self._process.stdin is not None:
+            self._process.stdin.close()
+            leaving = asyncio.ensure_future(self._process.wait())
+            await asyncio.wait([leaving], timeout=PATIENCE)
+            leaving.cancel()
+        await self.kill()
 
     async def kill(self) -> None:
         """End the child and everything it started, now."""

@@ -87,7 +87,7 @@ class Worker:
                     self._busy -= 1
                     reporters.clear()
         finally:
-            await process.kill()
+            await process.close()
 
     async def _next(self, queue: Queue) -> Delivery | None:
         """The next job; None when it is time to stop. Raises `NoConnection` once the connection is closed for good."""
