@@ -11,18 +11,21 @@ from tilewright import loopnest as ln
 from tilewright.protocol import registry
 from tilewright.protocol.cost import Cost
 from tilewright.protocol.mapping import LevelMapping, Loop, Mapping
-from tilewright.protocol.workload import INPUTS, OUTPUTS, WEIGHTS, conv2d
+from tilewright.protocol.workload import INPUTS, OUTPUTS, WEIGHTS, Operator, conv2d, matmul
+
+
+def priced(operator: Operator, mapping: Mapping) -> Cost:
+    target = registry.load("targets", "tpu_like")
+    return ln.cost(ln.Problem(operator, target.architecture(), target.constraints()), mapping)
 
 
 @pytest.fixture(scope="module")
 def cost() -> Cost:
-    target = registry.load("targets", "tpu_like")
-    operator = conv2d(r=3, s=3, p=56, q=56, c=64, k=64)
     # The weights of two input-channel tiles and nine taps rest in the register file; one output accumulates at a time.
     mapping = Mapping(
         (
-            LevelMapping("WeightRegister", temporal=(Loop("C", 2), Loop("S", 3), Loop("R", 3)), keep=(WEIGHTS,)),
-            LevelMapping("OutputRegister", keep=(OUTPUTS,)),
+            LevelMapping("OutputRegister", temporal=(Loop("C", 2), Loop("S", 3), Loop("R", 3)), keep=(OUTPUTS,)),
+            LevelMapping("WeightRegister", keep=(WEIGHTS,)),
             LevelMapping(
                 "SRAM",
                 spatial=(Loop("K", 32, "X"), Loop("C", 32, "Y")),
@@ -32,7 +35,7 @@ def cost() -> Cost:
             LevelMapping("DRAM", keep=(WEIGHTS, INPUTS, OUTPUTS)),
         )
     )
-    return ln.cost(ln.Problem(operator, target.architecture(), target.constraints()), mapping)
+    return priced(conv2d(r=3, s=3, p=56, q=56, c=64, k=64), mapping)
 
 
 def energy(cost: Cost, component: str, tensor: str | None = None, action: str | None = None) -> float:
@@ -66,3 +69,20 @@ def test_cycles_are_the_compute_bound(cost: Cost) -> None:
     """AccelForge's latency, the maximum over components: one MAC per PE and cycle."""
     assert cost.cycles == 112_896
     assert cost.utilization == 1
+
+
+def test_weights_rest_while_rows_pass() -> None:
+    """A tile of columns wider than the array rests in the register files, and every weight leaves DRAM and enters one once."""
+    rows, side = 8, 32
+    mapping = Mapping(
+        (
+            LevelMapping("OutputRegister", temporal=(Loop("C", 2),), keep=(OUTPUTS,)),
+            LevelMapping("WeightRegister", temporal=(Loop("K", 4), Loop("P", rows)), keep=(WEIGHTS,)),
+            LevelMapping("SRAM", spatial=(Loop("K", side, "X"), Loop("C", side, "Y")), keep=(INPUTS, OUTPUTS)),
+            LevelMapping("DRAM", keep=(WEIGHTS, INPUTS, OUTPUTS)),
+        )
+    )
+    cost = priced(matmul(p=rows, c=2 * side, k=4 * side), mapping)
+    weights = 2 * side * 4 * side
+    assert energy(cost, "DRAM", WEIGHTS) == weights / 8 * 700
+    assert energy(cost, "WeightRegister", WEIGHTS, "fill") == pytest.approx(weights * 0.095)

@@ -1,8 +1,9 @@
 """A TPU-like weight-stationary array: the ``tpu_like`` architecture that ZigZag ships and several tools have been run on.
 
-A ``side x side`` mesh of 8-bit multipliers, output channels on one axis and input channels on the other; each PE has a
-weight register file and one 16-bit partial sum; an SRAM for inputs and outputs (weights bypass it); DRAM with one shared
-64-bit port. The energies are ZigZag's inputs for these sizes, so only numbers that they do not depend on may change.
+A ``side x side`` mesh of 8-bit multipliers, output channels on one axis and input channels on the other; each PE has one
+16-bit partial sum and around it a weight register file, so that weights rest while outputs come and go; an SRAM for inputs
+and outputs (weights bypass it); DRAM with one shared 64-bit port. The energies are ZigZag's inputs for these sizes, so only
+numbers that they do not depend on may change.
 
 Partial sums that leave the array count as the SRAM's 8-bit words here, where ZigZag counts 16-bit ones.
 """
@@ -41,8 +42,8 @@ class TpuLike:
             name="tpu_like",
             compute=Compute("MAC", side * side, mesh_x=side, mesh_y=side, energy_pj=0.04),
             levels=(
-                _register("WeightRegister", WEIGHTS, side, capacity_bits=1024, word_bits=8, energy=0.095),
                 _register("OutputRegister", OUTPUTS, side, capacity_bits=16, word_bits=16, energy=0.021),
+                _register("WeightRegister", WEIGHTS, side, capacity_bits=1024, word_bits=8, energy=0.095),
                 Level(
                     "SRAM",
                     capacity_bits=SRAM_BITS,
@@ -81,8 +82,8 @@ class TpuLike:
         """Output channels along one axis of the array, input channels along the other."""
         return Constraints(
             (
-                LevelConstraint("WeightRegister", spatial_dims=(), keep=(WEIGHTS,)),
                 LevelConstraint("OutputRegister", spatial_dims=(), keep=(OUTPUTS,)),
+                LevelConstraint("WeightRegister", spatial_dims=(), keep=(WEIGHTS,)),
                 LevelConstraint("SRAM", spatial_dims=("K", "C"), keep=(INPUTS, OUTPUTS)),
                 LevelConstraint("DRAM", spatial_dims=(), keep=(WEIGHTS, INPUTS, OUTPUTS)),
             )
