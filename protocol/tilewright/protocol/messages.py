@@ -14,6 +14,7 @@ from .design import Design, ScheduledTask
 from .errors import InvalidMessage
 from .kernel import Kernel
 from .plugin import Budget, Options
+from .profile import Analysis, Point
 from .subjects import STAGES, Stage
 from .workload import Operator, Workload
 
@@ -49,6 +50,8 @@ class RunRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     workload: Workload | None = None
     #: An architecture given by the client itself instead of a target plugin.
     architecture: Architecture | None = None
+    #: What else the profile should say.
+    analysis: Analysis | None = None
 
 
 class ProfileJob(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -61,6 +64,7 @@ class ProfileJob(msgspec.Struct, frozen=True, omit_defaults=True):
     target_parameters: dict[str, int] = {}
     workload: Workload | None = None
     architecture: Architecture | None = None
+    analysis: Analysis | None = None
 
 
 class MapJob(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -138,6 +142,8 @@ class Profile(msgspec.Struct, frozen=True, omit_defaults=True):
     constraints: Constraints
     design_space: DesignSpace
     operators: tuple[OperatorProfile, ...]
+    #: What the job's `analysis` asked for, one per setting.
+    points: tuple[Point, ...] = ()
 
 
 class Mapped(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -29,10 +29,11 @@ from .cost import Claim, Cost, Objective, Schedule
 from .errors import TilewrightError
 from .kernel import Kernel
 from .mapping import Mapping
+from .profile import Counted
 from .validation import ValidationReport
 from .workload import Operator, Workload
 
-Kind = Literal["frontends", "targets", "mappers", "codesigners", "simulators", "emitters", "formats", "validations"]
+Kind = Literal["frontends", "targets", "mappers", "codesigners", "simulators", "emitters", "formats", "validations", "conventions"]
 KINDS: tuple[Kind, ...] = (
     "frontends",
     "targets",
@@ -42,6 +43,7 @@ KINDS: tuple[Kind, ...] = (
     "emitters",
     "formats",
     "validations",
+    "conventions",
 )
 
 #: Option values: what both a command line and a message can say.
@@ -280,6 +282,17 @@ class Validation(Protocol):
         """Compare on a file (``.gz`` too), or on the data shipped with the suite."""
 
 
+class Convention(Protocol):
+    """How operations and bytes are counted."""
+
+    options: ClassVar[dict[str, str]]
+    #: True: lengths beyond those that a model has positions for are counted all the same.
+    any_length: ClassVar[bool]
+
+    def count(self, workload: Workload, options: Options) -> Sequence[Counted]:
+        """Figures of every node that the convention counts, in the order of the workload; others are left out."""
+
+
 #: Kind -> (interface, methods that must be callable).
 INTERFACES: dict[Kind, tuple[type, tuple[str, ...]]] = {
     "frontends": (Frontend, ("models", "load")),
@@ -290,4 +303,5 @@ INTERFACES: dict[Kind, tuple[type, tuple[str, ...]]] = {
     "emitters": (Emitter, ("emit",)),
     "formats": (Format, ("read", "write")),
     "validations": (Validation, ("run",)),
+    "conventions": (Convention, ("count",)),
 }

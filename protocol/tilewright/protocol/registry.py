@@ -17,8 +17,9 @@ from .errors import AmbiguousPlugin, BrokenPlugin, UnknownPlugin, suggest
 from .plugin import INTERFACES, KINDS, Kind
 
 API = "v1"
+NOUNS = ("workload", "architecture", "mapping", "cost", "profile", "plugin")
 #: Code that every plugin builds on.
-SHARED = ("tilewright.loopnest", *(f"tilewright.protocol.{noun}" for noun in ("workload", "architecture", "mapping", "cost", "plugin")))
+SHARED = ("tilewright.loopnest", *(f"tilewright.protocol.{noun}" for noun in NOUNS))
 #: Distributions whose version changes results.
 NUMERICS = ("numpy", "scipy", "highspy", "pulp", "torch")
 

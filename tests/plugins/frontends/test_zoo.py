@@ -243,7 +243,7 @@ def test_attention_is_seen_head_by_head() -> None:
         (
             "bert-base",
             {"decode": True},
-            "option 'decode': bert-base has no such option; expected one of batch, bits, heads, layers, seq",
+            "option 'decode': bert-base has no such option; expected one of batch, bits, heads, layers, positions, seq",
         ),
         ("bert-base", {"heads": 7}, "heads: 7, expected a divisor of bert-base's hidden size 768"),
         ("bert-base", {"layers": 0}, "layers: 0, expected an integer from 1 to 1000"),

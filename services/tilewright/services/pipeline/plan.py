@@ -105,6 +105,7 @@ def job(request: RunRequest, task: str, answers: Answers) -> Job:
             target_parameters=request.target_parameters,
             workload=request.workload,
             architecture=request.architecture,
+            analysis=request.analysis,
         )
     if stage == "map":
         profile = cast(Profile, answers[PROFILE])

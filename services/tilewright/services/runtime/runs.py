@@ -158,7 +158,8 @@ async def submit(bus: Bus, request: RunRequest, run: str = "") -> str:
     blob = ""
     if request.workload is not None or request.architecture is not None:
         blob = await bus.put_blob(encode(request))
-        request = msgspec.structs.replace(request, workload=None, architecture=None)
+        analysis = request.analysis and msgspec.structs.replace(request.analysis, given=())
+        request = msgspec.structs.replace(request, workload=None, architecture=None, analysis=analysis)
     await bus.publish(subjects.SUBMIT, pack(Submit(request, blob), run), message_id(run, "run", 0, "submit"))
     return run
 

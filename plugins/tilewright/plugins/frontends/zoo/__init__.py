@@ -50,6 +50,7 @@ class Zoo:
         "seq": "transformers: tokens per sequence processed at once",
         "decode": "decoders: one new token per sequence, the others in the key/value cache (false)",
         "ctx": "decode: tokens per sequence, the new one included",
+        "positions": "transformers: most tokens per sequence, where it is not to be the published one",
         "layers": "transformers: number of layers",
         "heads": "transformers: number of attention heads",
         "kv_heads": "Llama: number of key/value heads",

@@ -20,6 +20,7 @@ class Limits(NamedTuple):
 BITS = Limits(1, 64)
 BATCH = Limits(1, 65536)
 LAYERS = Limits(1, 1000)
+POSITIONS = Limits(1, 1 << 24)
 
 
 def reject_unknown(model: str, options: Options, known: Iterable[str]) -> None:

@@ -1,4 +1,4 @@
-"""ResNet (v1.5: a bottleneck's stride is in its 3 x 3), and RetinaNet on top of it, as torchvision builds them."""
+"""ResNet (v1.5, whose bottlenecks have their stride in the 3 x 3, and v1), and RetinaNet on v1.5, as torchvision builds them."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ class ResNet(Vision, frozen=True):
     block: Literal["basic", "bottleneck"] = "bottleneck"
     #: Blocks per stage.
     stages: tuple[int, ...] = ()
+    #: Convolution of a bottleneck that has its stride: 2 in v1.5, 1 in the version first published.
+    strided: Literal[1, 2] = 2
 
 
 class RetinaNet(ResNet, frozen=True):
@@ -55,17 +57,18 @@ def _body(graph: Graph, prefix: str, model: ResNet) -> list[Image]:
     for stage, blocks in enumerate(model.stages):
         for block in range(blocks):
             stride = 2 if stage and block == 0 else 1
-            x = _block(graph, f"{prefix}layer{stage + 1}.{block}", x, model.block, FIRST << stage, stride)
+            x = _block(graph, f"{prefix}layer{stage + 1}.{block}", x, model, FIRST << stage, stride)
         results.append(x)
     return results
 
 
-def _block(graph: Graph, module: str, x: Image, kind: str, channels: int, stride: int) -> Image:
+def _block(graph: Graph, module: str, x: Image, model: ResNet, channels: int, stride: int) -> Image:
     # (channels, window, stride) of each convolution; the last one has no activation of its own.
-    if kind == "basic":
+    if model.block == "basic":
         convolutions = [(channels, 3, stride), (channels, 3, 1)]
     else:
-        convolutions = [(channels, 1, 1), (channels, 3, stride), (4 * channels, 1, 1)]
+        first, second = (stride, 1) if model.strided == 1 else (1, stride)
+        convolutions = [(channels, 1, first), (channels, 3, second), (4 * channels, 1, 1)]
     y = x
     for at, (k, r, step) in enumerate(convolutions, 1):
         y = conv(graph, f"{module}.conv{at}", y, k, r, stride=step, padding=r // 2)

@@ -12,7 +12,7 @@ from .attention import Heads, attend, cached
 from .graph import Graph
 from .layers import ID_BITS, broadcast, concatenate, convert, embedding, layernorm, linear, pointwise, positions, rank
 from .moe import mixture
-from .options import BATCH, LAYERS, Limits, read_flag, read_int
+from .options import BATCH, LAYERS, POSITIONS, Limits, read_flag, read_int
 
 #: Rotary angles are computed in single precision whatever the model's word is.
 ANGLE_BITS = 32
@@ -57,7 +57,7 @@ class Transformer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def option_names(self) -> tuple[str, ...]:
         """Options that this model takes."""
         decodes = ("decode", "ctx") if self.family != "bert" else ()
-        return ("batch", "bits", "seq", *decodes, "layers", "heads", *(("kv_heads",) if self.kv_heads else ()))
+        return ("batch", "bits", "seq", *decodes, "positions", "layers", "heads", *(("kv_heads",) if self.kv_heads else ()))
 
     def configured(self, name: str, options: Options) -> Transformer:
         """The model as `options` want it; `InvalidInput` names the option, the value and the limit."""
@@ -69,17 +69,19 @@ class Transformer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise InvalidInput(f"kv_heads: {kv_heads}, expected a divisor of the {heads} heads")
         if self.family == "llama" and (self.hidden // heads) % 2:
             raise InvalidInput(f"heads: {heads} makes heads of {self.hidden // heads} channels, expected an even number (rotary pairs)")
-        tokens = Limits(1, self.positions, f"{name} has {self.positions} positions")
+        positions = read_int(options, "positions", self.positions, POSITIONS)
+        tokens = Limits(1, positions, f"{name} has {positions} positions")
         if read_flag(options, "decode"):
             if "seq" in options:
                 raise InvalidInput(f"seq: {options['seq']!r}, expected none with decode: give the tokens per sequence as ctx")
-            seq, past = 1, read_int(options, "ctx", self.seq, tokens) - 1
+            seq, past = 1, read_int(options, "ctx", min(self.seq, positions), tokens) - 1
         elif "ctx" in options:
             raise InvalidInput(f"ctx: {options['ctx']!r}, expected only with decode=true; without it give seq")
         else:
-            seq, past = read_int(options, "seq", self.seq, tokens), 0
+            seq, past = read_int(options, "seq", min(self.seq, positions), tokens), 0
         return msgspec.structs.replace(
             self,
+            positions=positions,
             layers=read_int(options, "layers", self.layers, LAYERS),
             batch=read_int(options, "batch", 1, BATCH),
             heads=heads,
