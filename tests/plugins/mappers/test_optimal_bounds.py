@@ -143,6 +143,20 @@ def test_bound_is_below_every_mapping(operator: Operator, machine: Architecture,
     assert bound >= 0.7 * best
 
 
+@pytest.mark.parametrize("operator", OPERATORS.values(), ids=OPERATORS)
+def test_nests_cost_what_their_plan_says(operator: Operator) -> None:
+    """Without the credit for related loops, the value of a plan is the energy of the nest read back from it (or a little more)."""
+    problem = ln.Problem(operator, MACHINES["uneven"])
+    bounds = Bounds(problem, "energy")
+    for configuration in bounds.rough(np.inf).chosen.T[:40, :, None]:
+        claimed, nest = bounds.surely(configuration)
+        if nest is not None:
+            cost = ln.cost(problem, nest).energy_pj
+            windows = any(len([t for t in rank.terms if operator.bounds[t.dim] > 1]) > 1 for rank in operator.tensor(I).ranks)
+            assert cost <= claimed * (1 + 1e-9)
+            assert windows or cost == pytest.approx(claimed, rel=1e-9)
+
+
 def test_bound_honours_constraints() -> None:
     limits = Constraints(
         (

@@ -17,6 +17,8 @@ from .search import Bounds, unsupported
 
 #: Blocks and cycles are whole numbers, bounds are not: a smaller gap than this is none.
 EQUAL = 1e-6
+#: Configurations in a row whose cheapest nests were no better, after which only bounds are looked at.
+FUTILE = 20
 
 
 class Optimal:
@@ -79,7 +81,7 @@ class Proof:
         ctx, bounds = self._ctx, self._bounds
         closed = np.inf
         chosen, rough = bounds.rough(self.value)
-        done = 0
+        done = futile = 0
         while done < len(rough) and rough[done] < self._wanted and not ctx.cancelled:
             self.bound = min(closed, rough[done])
             batch = slice(done, done + bounds.width)
@@ -87,9 +89,12 @@ class Proof:
             found = bounds.tight(chosen[:, batch], self.value)
             done += len(rough[batch])
             for n, bound in enumerate(found.bounds.tolist()):
-                if bound >= self._wanted:
+                if bound >= self._wanted or futile > FUTILE:
                     break
-                yield from self.consider(list(bounds.nests(found.chosen[:, [n]])))
+                futile += 1
+                for better in self.consider(list(bounds.nests(found.chosen[:, [n]]))):
+                    futile = 0
+                    yield better
             closed = min([closed, *found.bounds.tolist()])
             ctx.progress("bounding", bounded=done, left=len(rough) - done, value=self.value, bound=self.bound)
         self.bound = min([closed, self.value, *rough[done : done + 1].tolist()])

@@ -146,10 +146,12 @@ class Plan:
                     continue
                 last = NOTHING if dim is None else frozenset((dim,))
                 charged = self._charge(self._sweep(register, moving - last, level), t, level, target)
-                self._end(level, self._sweep(charged, last | still, level), run, Slide(target, "plain"))
+                slid = self._sweep(charged, last, level)
+                self._end(level, self._sweep(slid, still, level), run, Slide(target, "plain"))
             for window, slide in self._openings(moving, target, level):
                 charged = self._charge(self._sweep(register, moving - window, level), t, level, target, window)
-                self._end(level, self._sweep(charged, window | still, level), run, slide)
+                slid = self._sweep(charged, window, level)
+                self._end(level, self._sweep(slid, still, level), run, slide)
 
     def _run_inside_slide(self, level: int, register: int, allowed: Dims, run: Run) -> None:
         """A slide along two dims of a window, of which the inner one leaves the tensor of the run alone."""
@@ -166,16 +168,15 @@ class Plan:
         """A slide is in progress: loops that leave its tensor alone, or slide it on, inside or outside of a run that starts."""
         free = self._free(allowed, run)
         still = free - self._moving[self.windowed]
-        outside = self._sweep(register, still, level)
         for moves, after in onward(slide, free):
-            self._end(level, self._moved(level, outside, moves), run, after)
+            self._end(level, self._sweep(self._moved(level, register, moves), still, level), run, after)
             if run != NO_RUN:
                 continue
             for start in self._starts(level):
                 outer = {dim: kind for dim, kind in moves.items() if dim in self._moving[start.tensor]}
                 inner = {dim: kind for dim, kind in moves.items() if dim not in outer}
                 if inner:
-                    charged = self._charge(self._moved(level, outside, outer), start.tensor, level, start.target)
+                    charged = self._charge(self._moved(level, register, outer), start.tensor, level, start.target)
                     self._end(level, self._moved(level, charged, inner), start, after)
 
     def _openings(self, moving: Dims, target: int, level: int) -> Iterator[tuple[Dims, Slide]]:

@@ -140,6 +140,12 @@ class Bounds:
                 if mapping is not None:
                     yield mapping
 
+    def surely(self, chosen: Chosen) -> tuple[float, Mapping | None]:
+        """The least energy of one configuration that some nest has for certain (pJ), and that nest."""
+        units = Units.of(self._blocks, chosen)
+        energy = charges(self.problem, units, self._elements).energy
+        return float(self._sure.least(chosen, units, energy)[0] + energy.constant[0]), self._sure.nest(chosen, units, energy)
+
     def _wanted(self, costs: Charges) -> dict[str, Linear]:
         """What plans are run for, in the order in which they tighten the bound."""
         found: dict[str, Linear] = {}
