@@ -1,0 +1,94 @@
+"""Timing: an event-driven model of the front end, the reservation station, the three controllers and the memories' ports.
+
+Four actors act in time order. A command waits for older ones that touch its rows (found when it enters the reservation
+station) and for its controller, which takes commands of its kind in order. What a mvin or a step does to the banks is
+recorded cycle by cycle: DMA writes take the single port of a scratchpad bank before reads of the array; accumulating
+writes of the array take the accumulator's read port before the store path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from tilewright.protocol.errors import InvalidInput
+
+from .banks import Ports
+from .commands import Command
+from .execute import Execute
+from .front import Front
+from .load import Load
+from .loop_conv import LoopConv
+from .loop_matmul import LoopMatmul
+from .machine import Machine
+from .memory import Channel
+from .station import KINDS, NEVER, Station
+from .store import Store
+
+#: Cycles that are known ahead of a load: from its start to its first write.
+LOAD_AHEAD = 8
+#: Cycles from the last acknowledgement to the host's fence.
+FENCE = 2
+EVENTS = (
+    "read_requests", "read_beats", "read_bytes", "write_requests", "write_beats", "write_bytes", "scratchpad_read", "scratchpad_write",
+    "accumulator_read", "accumulator_write", "weight_load", "mac",
+)  # fmt: skip
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What a program took."""
+
+    cycles: int
+    #: Event -> how often; rows for memories, words for weight loads.
+    events: dict[str, int]
+    #: Unit -> cause -> cycles; the causes of a unit add up to `cycles`.
+    attribution: dict[str, dict[str, int]]
+
+
+def simulate(machine: Machine, program: Sequence[Command | LoopMatmul | LoopConv], first_half: int = 0) -> Outcome:
+    """Run a host program from an idle machine until everything is written.
+
+    The hardware does not reset which half of the scratchpad its next loop uses: `first_half` says so. Raises `InvalidInput`
+    when the program never ends, naming the command that waits.
+    """
+    count = dict.fromkeys(EVENTS, 0)
+    channel = Channel(machine.memory)
+    scratchpad, accumulator = Ports(machine.scratchpad_banks), Ports(machine.accumulator_banks)
+    station = Station(machine, lambda kind: actors[kind].wake())
+    load = Load(machine, station, channel, scratchpad, count)
+    execute = Execute(machine, station, scratchpad, accumulator, machine.memory.latency + LOAD_AHEAD, count)
+    store = Store(machine, station, channel, accumulator, execute.depth, count)
+    actors = (load, execute, store)
+    front = Front(machine, station, program, first_half)
+    while (now := min(front.time, load.time, execute.time, store.time)) < NEVER:
+        if front.time == now:
+            front.act(now)
+            continue
+        actor = load if load.time == now else store if store.time == now else execute
+        actor.act(now)
+        free = min((frees[0] for frees in station.frees if frees), default=NEVER)
+        front.time = min(front.time, max(now + 1, free))
+    _check_finished(station, front)
+    last = max([store.acknowledged, execute.drained, *(each.done for queue in station.queues for each in queue[-1:])])
+    cycles = last + FENCE + machine.call_overhead
+    return Outcome(cycles, count, _attribution(cycles, load, execute, store))
+
+
+def _attribution(cycles: int, load: Load, execute: Execute, store: Store) -> dict[str, dict[str, int]]:
+    """Fill up what each unit did to the whole time."""
+    array = {**execute.causes, "idle at the end": cycles - execute.free}
+    reads = {**load.causes, "memory latency": load.in_flight - load.causes["transfer"], "idle at the end": cycles - load.until}
+    writes = {**store.causes, "ports and memory": store.in_flight - store.causes["read"], "idle at the end": cycles - store.until}
+    return {"array": array, "load": reads, "store": writes}
+
+
+def _check_finished(station: Station, front: Front) -> None:
+    for kind, queue in zip(KINDS, station.queues, strict=True):
+        for entry in queue:
+            if entry.done == NEVER:
+                raise InvalidInput(
+                    f"command {entry.index}, {entry.command}, never ends: the {kind} controller waits for commands that do not come"
+                )
+    if not front.finished:
+        raise InvalidInput(f"host command {front.position} never enters the reservation station")
