@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import shutil
 import signal
 import sys
-import tempfile
 import time
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Awaitable, Callable
@@ -17,6 +15,7 @@ from tilewright.protocol.errors import InvalidMessage, TilewrightError
 from tilewright.protocol.subjects import Stage
 
 from .frames import Done, FromWorker, Identified, Note, Proceed, Refused, Skip, Stale, Work, pack, receive
+from .scratch import Scratch
 from .settings import Settings
 from .usage import usage
 
@@ -64,7 +63,7 @@ class JobProcess:
         self._heard = heard
         self._process: Process | None = None
         self._lifeline = -1
-        self._folder = ""
+        self._scratch: Scratch | None = None
         self._jobs = 0
         self._listening: asyncio.Task[None] | None = None
         self._last_words = ""
@@ -82,7 +81,7 @@ class JobProcess:
             if self._process.returncode is None and self._jobs < self._settings.jobs_per_child:
                 return
             await self.close()
-        self._folder = tempfile.mkdtemp(prefix="tilewright-")
+        self._scratch = Scratch()
         read_end, self._lifeline = os.pipe()
         try:
             self._process = await asyncio.create_subprocess_exec(
@@ -90,7 +89,7 @@ class JobProcess:
                 stdin=PIPE,
                 stdout=PIPE,
                 stderr=PIPE,
-                env=self._environment(),
+                env=self._environment(str(self._scratch.path)),
                 pass_fds=(read_end,),
                 start_new_session=True,
             )
@@ -100,11 +99,11 @@ class JobProcess:
         self._last_words = ""
         self._listening = asyncio.create_task(self._listen(self._process))
 
-    def _environment(self) -> dict[str, str]:
+    def _environment(self, folder: str) -> dict[str, str]:
         kept = {name: os.environ[name] for name in PASSED if name in os.environ}
         threads = dict.fromkeys(THREADS, str(self._settings.threads_per_slot))
         # Fixed hashing: the order of a set of strings must not differ from one process to the next.
-        fixed = {"PYTHONHASHSEED": "0", "PYTHONUNBUFFERED": "1", "TMPDIR": self._folder}
+        fixed = {"PYTHONHASHSEED": "0", "PYTHONUNBUFFERED": "1", "TMPDIR": folder}
         return {**kept, **threads, **fixed, "TILEWRIGHT_PLUGINS": ",".join(self._settings.plugins)}
 
     async def _listen(self, process: Process) -> None:
@@ -243,7 +242,8 @@ class JobProcess:
         for end in ends:
             end.cancel()
         os.close(self._lifeline)
-        shutil.rmtree(self._folder, ignore_errors=True)
+        if self._scratch is not None:
+            self._scratch.remove()
 
 
 def _kill_group(group: int, number: signal.Signals) -> None:
