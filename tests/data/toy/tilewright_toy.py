@@ -94,7 +94,7 @@ class Mapper:
 class Codesigner:
     """The smallest buffer."""
 
-    options: ClassVar[dict[str, str]] = {}
+    options: ClassVar[dict[str, str]] = {"depth": "not used"}
     uses: ClassVar[tuple[str, ...]] = ()
 
     def search(self, request: DesignRequest, ctx: Context) -> Iterator[DesignCandidate]:

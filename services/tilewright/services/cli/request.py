@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from tilewright.protocol.errors import InvalidInput, suggest
 from tilewright.protocol.messages import RunRequest
 from tilewright.protocol.plugin import Kind, Options
 
+from ..runtime.host import check_options
 from . import parse
 
 if TYPE_CHECKING:
@@ -39,8 +40,14 @@ def build(said: RunOptions, stages: Sequence[Stage], *, local: bool) -> RunReque
     """
     frontend, frontend_options, workload = _model(said, local)
     target, architecture = _target(said, local)
+    plugin_options: dict[Stage, Options] = {
+        "map": parse.options(said.mapper_option, "--mapper-option"),
+        "codesign": parse.options(said.codesigner_option, "--codesigner-option"),
+        "kernel": parse.options(said.emitter_option, "--emitter-option"),
+        "simulate": parse.options(said.simulator_option, "--simulator-option"),
+    }
     if local:
-        _known(said, stages)
+        _known(said, stages, plugin_options)
     return RunRequest(
         model=said.model,
         target=target,
@@ -50,16 +57,16 @@ def build(said: RunOptions, stages: Sequence[Stage], *, local: bool) -> RunReque
         stages=tuple(stages),
         objective=said.objective,
         mapper=said.mapper,
-        mapper_options=parse.options(said.mapper_option, "--mapper-option"),
+        mapper_options=plugin_options["map"],
         map_budget=_budget(_default("map_budget"), said.evaluations, said.seconds, said.gap),
         codesigner=said.codesigner,
-        codesigner_options=parse.options(said.codesigner_option, "--codesigner-option"),
+        codesigner_options=plugin_options["codesign"],
         codesign_budget=_budget(_default("codesign_budget"), said.design_evaluations, None, None),
         limits=parse.numbers(said.limit, "--limit"),
         emitter=said.emitter,
-        emitter_options=parse.options(said.emitter_option, "--emitter-option"),
+        emitter_options=plugin_options["kernel"],
         simulator=said.simulator,
-        simulator_options=parse.options(said.simulator_option, "--simulator-option"),
+        simulator_options=plugin_options["simulate"],
         seed=said.seed,
         use_cache=not said.no_cache,
         workload=workload,
@@ -78,8 +85,8 @@ def _budget(default: Budget, evaluations: int | None, seconds: float | None, gap
     return msgspec.structs.replace(default, **{name: value for name, value in said.items() if value is not None})
 
 
-def _known(said: RunOptions, stages: Sequence[Stage]) -> None:
-    """Look up the plugins that the stages use; `UnknownPlugin` suggests the nearest name."""
+def _known(said: RunOptions, stages: Sequence[Stage], options: Mapping[Stage, Options]) -> None:
+    """Look up the plugins that the stages use, and load those that are given options; errors suggest the nearest name."""
     used: dict[Stage, tuple[Kind, str]] = {
         "map": ("mappers", said.mapper),
         "codesign": ("codesigners", said.codesigner),
@@ -89,6 +96,8 @@ def _known(said: RunOptions, stages: Sequence[Stage]) -> None:
     for stage, (kind, name) in used.items():
         if stage in stages and name:
             registry.find(kind, name)
+            if options[stage]:
+                check_options(kind, name, registry.load(kind, name).options, options[stage])
 
 
 def _model(said: RunOptions, local: bool) -> tuple[str, Options, Workload | None]:
