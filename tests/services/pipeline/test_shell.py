@@ -335,9 +335,9 @@ async def test_failures_and_infeasible_operators(bus: Bus, eventually: Eventuall
     assert (state.status, state.exit_code) == ("partial", 3)
     assert state.failure == Failure("exception", "map-1 broke")
     assert state.notes == (
-        "map: 1 of 3 failed",
+        "map: 1 of 3 failed: map-1 broke",
         "map: 1 of 3 operators have no valid mapping on toy",
-        "codesign: 1 of 1 failed",
+        "codesign: 1 of 1 failed: codesign-0 broke",
         "kernel: 2 of 3 left out because they have no schedule",
     )
     view = await load_run(bus, run)

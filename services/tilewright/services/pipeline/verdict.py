@@ -42,7 +42,8 @@ def _missing(stage: StageState, request: RunRequest) -> list[str]:
         return [f"{stage.stage}: nothing to do"]
     notes = []
     if counts["failed"]:
-        notes.append(f"{stage.stage}: {counts['failed']} of {stage.total} failed")
+        why = f": {stage.first_failure.message}" if stage.first_failure is not None else ""
+        notes.append(f"{stage.stage}: {counts['failed']} of {stage.total} failed{why}")
     if counts["empty"]:
         notes.append(f"{stage.stage}: {counts['empty']} of {stage.total} operators have no valid mapping on {request.target}")
     if counts["skipped"]:
