@@ -182,6 +182,7 @@ def summary(report: Report, digest: str | None = None) -> dict[str, Any]:
         "totals": _totals(report),
         "bottleneck": report.binding,
         "layers": [_layer(layer) for layer in report.layers],
+        "profile": _profile(report.profile),
         "design": None if report.codesigned is None else _design(report.codesigned, report),
     }
 
@@ -197,6 +198,20 @@ def _totals(report: Report) -> dict[str, Any] | None:
         "edp_pj_cycles": report.edp,
         "seconds": report.seconds,
         "utilization": report.utilization,
+    }
+
+
+def _profile(profile: Profile | None) -> dict[str, Any] | None:
+    if profile is None:
+        return None
+    from .profile_tables import as_json
+
+    return {
+        "target": profile.architecture.name,
+        "macs": profile.workload.macs,
+        "parameters": profile.workload.parameters,
+        "operators": [_fields(each) for each in profile.operators],
+        "points": as_json(profile.points),
     }
 
 

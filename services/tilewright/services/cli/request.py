@@ -25,8 +25,10 @@ if TYPE_CHECKING:
     from .options import RunOptions
 
 DEFAULT_FRONTEND = "zoo"
-#: Suffix of a workload file -> the frontend that reads it.
-FRONTENDS = {".yaml": "yaml", ".yml": "yaml"}
+#: Suffix of a model file -> the frontend that reads it; a folder is one of transformers.
+FRONTENDS = {".yaml": "yaml", ".yml": "yaml", ".json": "huggingface", ".onnx": "onnx", ".pt2": "torch", ".py": "torch"}
+#: What may stand before a model, and a colon -> the frontend that is meant.
+PREFIXES = {"hf": "huggingface", "torch": "torch", "onnx": "onnx", "yaml": "yaml", "zoo": "zoo"}
 #: Suffixes of architecture files.
 FILES = (".yaml", ".yml")
 DEFAULT_FORMAT = "native"
@@ -49,7 +51,7 @@ def build(said: RunOptions, stages: Sequence[Stage], *, local: bool) -> RunReque
     if local:
         _known(said, stages, plugin_options)
     return RunRequest(
-        model=said.model,
+        model=source(said.model),
         target=target,
         frontend=frontend,
         frontend_options=frontend_options,
@@ -108,8 +110,9 @@ def _model(said: RunOptions, local: bool) -> tuple[str, Options, Workload | None
             if name in options:
                 raise InvalidInput(f"--{name} {value} and --option {name}={options[name]}: expected one of them")
             options[name] = value
-    path = Path(said.model)
-    name = said.frontend or FRONTENDS.get(path.suffix, DEFAULT_FRONTEND)
+    model, path = source(said.model), file(said.model)
+    by_path = "huggingface" if path.is_dir() else FRONTENDS.get(path.suffix, DEFAULT_FRONTEND)
+    name = said.frontend or PREFIXES.get(_prefix(said.model), by_path)
     if not local and name == DEFAULT_FRONTEND:
         return name, options, None
     frontend = registry.load("frontends", name)
@@ -117,13 +120,28 @@ def _model(said: RunOptions, local: bool) -> tuple[str, Options, Workload | None
         if option not in frontend.options:
             raise InvalidInput(f"option {option!r} is unknown to the frontend {name}{suggest(option, frontend.options)}")
     models = frontend.models()
-    if said.model in models:
+    if model in models:
         return name, options, None
     if models and not path.exists():
-        raise InvalidInput(f"model {said.model!r} is unknown to the frontend {name}{suggest(said.model, models)}")
+        raise InvalidInput(f"model {model!r} is unknown to the frontend {name}{suggest(model, models)}")
     if not path.exists():
-        raise InvalidInput(f"model file {said.model!r} does not exist")
-    return name, options, frontend.load(said.model, options)
+        raise InvalidInput(f"model file {str(path)!r} does not exist")
+    return name, options, frontend.load(model, options)
+
+
+def _prefix(model: str) -> str:
+    prefix, colon, _ = model.partition(":")
+    return prefix if colon and prefix in PREFIXES else ""
+
+
+def source(model: str) -> str:
+    """A model without the prefix that names its frontend."""
+    return model.removeprefix(f"{prefix}:") if (prefix := _prefix(model)) else model
+
+
+def file(model: str) -> Path:
+    """The file that a model is in: ``FILE``, or ``FILE::NAME`` for something of that name in it."""
+    return Path(source(model).partition("::")[0])
 
 
 def _target(said: RunOptions, local: bool) -> tuple[str, Architecture | None]:

@@ -20,6 +20,7 @@ from . import connect, console, look, parse, request, views
 from .follow import Follower
 
 if TYPE_CHECKING:
+    from tilewright.protocol.messages import RunRequest
     from tilewright.protocol.subjects import Stage
 
     from .options import RunOptions
@@ -32,13 +33,20 @@ CANCEL_PATIENCE = 30.0
 UNHEARD = 5.0
 
 
-def start(said: RunOptions, stages: Sequence[Stage]) -> None:
-    """Submit a run of `stages` and, unless it is detached, watch it to its end."""
+def start(
+    said: RunOptions,
+    stages: Sequence[Stage],
+    *,
+    adjust: Callable[[RunRequest], RunRequest] = lambda request: request,
+    named: Callable[[str], None] = lambda run: None,
+) -> None:
+    """Submit a run of `stages`, as `adjust` wants it, and, unless it is detached, watch it to its end; `named` hears its id."""
     for name in ("model", "target"):
         if not getattr(said, name):
             raise InvalidInput(f"{name}: missing, expected {'a model' if name == 'model' else '--target'}")
-    asked = request.build(said, parse.stages(said.stages) if said.stages else tuple(stages), local=connect.is_local())
+    asked = adjust(request.build(said, parse.stages(said.stages) if said.stages else tuple(stages), local=connect.is_local()))
     run = new_run_id()
+    named(run)
 
     async def ask(bus: Bus) -> None:
         await submit(bus, asked, run)

@@ -46,6 +46,11 @@ def report(report: Report, width: int) -> RenderableType:
 def profile(report: Report) -> RenderableType:
     """Where the time goes at the roofline, for a run that was only profiled."""
     assert report.profile is not None
+    if report.profile.points:
+        from . import profile_tables
+
+        analysis = report.state.request.analysis
+        return profile_tables.points(report.profile.points, analysis.convention if analysis is not None else "standard")
     columns = ("operator", "function", "x", "MACs", "bytes", "FLOP/byte", "cycles", "bound by")
     made = table(*columns, title="Operators (figures of one occurrence)", right=range(2, 7))
     for each in report.profile.operators:

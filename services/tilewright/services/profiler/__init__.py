@@ -10,7 +10,6 @@ from tilewright.protocol.workload import Workload
 from tilewright.services.runtime.host import Host, check_options
 
 from .analysis import asked, points
-from .machines import machine_of
 from .roofline import operator_profile
 from .target import resolve
 
@@ -35,8 +34,7 @@ def perform(job: ProfileJob, host: Host) -> Profile:
     operators = tuple(operator_profile(task, resolved.architecture) for task in workload.tasks)
     found: tuple[Point, ...] = ()
     if job.analysis is not None:
-        own = machine_of(resolved.architecture)
-        found = points(job, job.analysis, workload, lambda options: load(job, host, options), own, host)
+        found = points(job, job.analysis, workload, lambda options: load(job, host, options), resolved.architecture, host)
     return Profile(workload, resolved.architecture, resolved.constraints, resolved.design_space, operators, found)
 
 

@@ -7,15 +7,17 @@ from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
+from tilewright.protocol.architecture import Architecture
 from tilewright.protocol.errors import InvalidInput
 from tilewright.protocol.messages import ProfileJob
 from tilewright.protocol.plugin import Convention, Options
-from tilewright.protocol.profile import Analysis, Counted, Machine, Point, Row, shape
+from tilewright.protocol.profile import Analysis, Counted, Machine, Point, Prediction, Row, shape
 from tilewright.protocol.steps import summed
-from tilewright.protocol.workload import MULTIPLY_ACCUMULATE, Workload
+from tilewright.protocol.workload import MULTIPLY_ACCUMULATE, Operator, Workload
 from tilewright.services.runtime.host import Host, check_options
 
 from .machines import predict
+from .roofline import on_target
 from .tiling import tiled_bytes
 
 #: Most settings of one job.
@@ -25,14 +27,14 @@ CONTRACTION = "contraction"
 Load = Callable[[Options], Workload]
 
 
-def points(job: ProfileJob, analysis: Analysis, workload: Workload, load: Load, own: Machine, host: Host) -> tuple[Point, ...]:
+def points(job: ProfileJob, analysis: Analysis, workload: Workload, load: Load, target: Architecture, host: Host) -> tuple[Point, ...]:
     """One point per setting; `InvalidInput` for settings that the frontend or the convention does not have."""
     convention: Convention = host.plugin("conventions", analysis.convention)
     check_options("conventions", analysis.convention, convention.options, analysis.convention_options)
     made = []
     for setting, each in _settings(job, analysis, workload, load, convention):
         host.alive()
-        made.append(_point(job, analysis, setting, each, convention, load, (own, *analysis.machines)))
+        made.append(_point(job, analysis, setting, each, convention, load, target))
     return tuple(made)
 
 
@@ -70,11 +72,11 @@ def _point(
     workload: Workload,
     convention: Convention,
     load: Load,
-    machines: Sequence[Machine],
+    target: Architecture,
 ) -> Point:
     if not analysis.generate:
         items = convention.count(workload, analysis.convention_options)
-        return Point(setting, rows(workload, items, analysis, machines))
+        return Point(setting, rows(workload, items, analysis, target))
     if job.workload is not None or analysis.given:
         raise InvalidInput(f"generate: {analysis.generate}, expected a model that the service loads itself (by name)")
     options = asked(job.options, setting, analysis, convention)
@@ -94,7 +96,7 @@ def _point(
         known = {item.node: item for item in items}
         items = [_plus(item, known.pop(item.node, None)) for item in before] + list(known.values())
     # Steps differ in size, so that what tiles and roofs make of them is not that of any one operator: sums only.
-    return Point(setting, rows(step(last) if last >= first else workload, items, Analysis(), ()), "generation", analysis.generate)
+    return Point(setting, rows(step(last) if last >= first else workload, items), "generation", analysis.generate)
 
 
 def _plus(one: Counted, other: Counted | None) -> Counted:
@@ -107,8 +109,13 @@ def _plus(one: Counted, other: Counted | None) -> Counted:
     return msgspec.structs.replace(one, **figures)
 
 
-def rows(workload: Workload, items: Sequence[Counted], analysis: Analysis, machines: Sequence[Machine]) -> tuple[Row, ...]:
-    """Nodes of one operator, class and figures are one row."""
+def rows(
+    workload: Workload,
+    items: Sequence[Counted],
+    analysis: Analysis = Analysis(),  # noqa: B008 (immutable)
+    target: Architecture | None = None,
+) -> tuple[Row, ...]:
+    """Nodes of one operator, class and figures are one row; times come with a target."""
     nodes = {node.id: node for node in workload.nodes}
     groups: dict[tuple[object, ...], list[Counted]] = {}
     for item in items:
@@ -131,7 +138,11 @@ def rows(workload: Workload, items: Sequence[Counted], analysis: Analysis, machi
                 tiled_bytes=tiled_bytes(operator, analysis.capacity_bytes) if operator is not None and analysis.capacity_bytes else None,
                 external_bytes=item.external_bytes,
                 cycles=item.cycles,
-                predictions=() if operator is None else tuple(predict(operator, item.flops, item.bytes, each) for each in machines),
+                predictions=() if operator is None or target is None else _predictions(operator, item, target, analysis.machines),
             )
         )
     return tuple(made)
+
+
+def _predictions(operator: Operator, item: Counted, target: Architecture, machines: Sequence[Machine]) -> tuple[Prediction, ...]:
+    return (on_target(operator, target), *(predict(operator, item.flops, item.bytes, each) for each in machines))

@@ -1,4 +1,4 @@
-"""Machines: what an architecture comes to as one, and what an operator takes on one at the roofline.
+"""What an operator takes on a described processor at the roofline.
 
 The roofline (Williams, Waterman, Patterson, CACM 2009) with one roof per memory: an operator is no faster than its
 arithmetic, than its compulsory traffic from the outermost memory, or than what it moves between each memory and the next
@@ -9,32 +9,11 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from tilewright.protocol.architecture import Architecture, Level
-from tilewright.protocol.profile import Machine, Memory, Peak, Prediction
+from tilewright.protocol.profile import Machine, Prediction
 from tilewright.protocol.workload import OUTPUTS, Operator
 
+from .roofline import COMPUTE
 from .tiling import tiled_bytes
-
-COMPUTE = "compute"
-
-
-def machine_of(architecture: Architecture) -> Machine:
-    """An accelerator with the outermost of its memories; unlimited bandwidth becomes that of its arithmetic on single words."""
-    hertz = architecture.clock_ghz * 1e9
-    peak = 2 * architecture.peak_macs_per_cycle * hertz
-    unit = architecture.special_function_unit
-    return Machine(
-        name=architecture.name,
-        peaks=(Peak(architecture.compute.bits, peak),),
-        memories=(Memory(architecture.levels[-1].name, _bytes_per_cycle(architecture.levels[-1], peak / hertz) * hertz),),
-        vector_ops_per_second=None if unit is None else unit.lanes * hertz,
-        source=architecture.source,
-    )
-
-
-def _bytes_per_cycle(level: Level, unlimited: float) -> float:
-    words = level.shared_bandwidth or min((each for each in (level.read_bandwidth, level.write_bandwidth) if each), default=0.0)
-    return words * level.word_bits * level.instances / 8 if words else unlimited
 
 
 def predict(operator: Operator, flops: float, moved: float, machine: Machine) -> Prediction:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from tilewright.protocol.architecture import Architecture, Level
 from tilewright.protocol.messages import OperatorProfile
-from tilewright.protocol.workload import Operator, Task
+from tilewright.protocol.profile import Prediction
+from tilewright.protocol.workload import Node, Operator, Task
 
 COMPUTE = "compute"
 #: Said beside the memory of a non-linear operator on an architecture without a unit for it: its arithmetic has no price.
@@ -33,6 +34,12 @@ def operator_profile(task: Task, architecture: Architecture) -> OperatorProfile:
         cycles=max(compute or 0.0, moving),
         bound_by=bound_by if compute is not None else f"{memory.name} ({UNPRICED})",
     )
+
+
+def on_target(operator: Operator, architecture: Architecture) -> Prediction:
+    """Time of one occurrence on a target."""
+    profile = operator_profile(Task(0, operator, 1, (Node("", 0),)), architecture)
+    return Prediction(architecture.name, profile.cycles / (architecture.clock_ghz * 1e9), profile.bound_by)
 
 
 def compute_cycles(operator: Operator, architecture: Architecture) -> float | None:

@@ -1,0 +1,169 @@
+"""``profile``: ranges and sizes, described processors, tables, plots, and workloads that the client loads itself."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from pathlib import Path
+
+import msgspec
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from tilewright.protocol.errors import InvalidInput
+from tilewright.protocol.messages import Profile, ProfileJob, RunRequest
+from tilewright.protocol.profile import Analysis, Machine, Memory, Peak
+from tilewright.protocol.run import RunState, StageState
+from tilewright.protocol.workload import Workload, matmul
+from tilewright.services import profiler
+from tilewright.services.cli import drawing, machines, options, profile_tables, profiling, report, tables
+from tilewright.services.cli.app import app
+from tilewright.services.runtime.host import Host
+
+MACHINE = Machine("chip", (Peak(8, 1e12),), (Memory("DRAM", 1e9),))
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("128", (128,)),
+        ("128..4096", (128, 256, 512, 1024, 2048, 4096)),
+        ("100..500", (100, 200, 400)),
+        ("128..512:128", (128, 256, 384, 512)),
+        ("1, 2,8..16", (1, 2, 8, 16)),
+        ("7..7", (7,)),
+    ],
+)
+def test_ranges(text: str, found: tuple[int, ...]) -> None:
+    assert profiling.values("--seq", text) == found
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "x", "", "1..", "5..2", "1..9:0", "0..4", "2,2", "1..1000:1", "1..9223372036854775807:1"])
+def test_what_is_no_range(text: str) -> None:
+    with pytest.raises(InvalidInput, match="--seq"):
+        profiling.values("--seq", text)
+
+
+@pytest.mark.parametrize(("text", "found"), [("256KiB", 262144), ("2MB", 2_000_000), ("1g", 10**9), ("77", 77), ("4 Mi", 4 << 20)])
+def test_sizes(text: str, found: int) -> None:
+    assert profiling.size("--capacity", text) == found
+
+
+@pytest.mark.parametrize("text", ["", "0", "KiB", "2TB", "-3", "1.5MB"])
+def test_what_is_no_size(text: str) -> None:
+    with pytest.raises(InvalidInput, match="expected a size such as 256KiB"):
+        profiling.size("--capacity", text)
+
+
+def test_one_value_is_an_option_and_several_are_a_sweep() -> None:
+    said, sweep = profiling.settle(
+        options.RunOptions(model="m", target="t"), profiling.ProfileOptions(seq="64", batch="1,2", decode=True, ctx="8..16")
+    )
+    assert list(said.option) == ["seq=64", "decode=true"]
+    assert sweep == {"batch": (1, 2), "ctx": (8, 16)}
+
+
+def test_machines_that_come_with_us() -> None:
+    for name in ("a100", "h100", "v100", "xeon-6242"):
+        machine = machines.find(name)
+        assert machine.name == name and machine.source
+        # A matrix unit does tens to hundreds of operations in the time of one byte.
+        assert 5 < machine.peaks[-1].ops_per_second / machine.memories[-1].bytes_per_second < 300
+    with pytest.raises(InvalidInput, match=r"machines.yaml has no such machine; did you mean 'a100'"):
+        machines.find("a10")
+
+
+def test_machines_in_files(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("one: {peaks: [{bits: 8, ops_per_second: 1e9}], memories: [{name: L2, bytes_per_second: 1e9, capacity_bytes: 512}]}\n")
+    assert machines.find(str(file)).memories == (Memory("L2", 1e9, 512),)
+    file.write_text(file.read_text() + file.read_text().replace("one", "two"))
+    assert machines.find(f"{file}:two").name == "two"
+    with pytest.raises(InvalidInput, match="describes one, two, expected one"):
+        machines.find(str(file))
+    for text, said in [
+        ("- 1", "expected machines by name"),
+        ("one: 3", "expected the form"),
+        ("one: {peaks: [], memories: []}", "expected at least one of peaks"),
+        ("one: {peaks: [{bits: 8, ops_per_second: -1}], memories: []}", "ops_per_second"),
+        ("{", "expected the form"),
+    ]:
+        file.write_text(text)
+        with pytest.raises(InvalidInput, match=re.escape(said)):
+            machines.find(str(file))
+    with pytest.raises(InvalidInput, match="cannot be read"):
+        machines.find("nowhere.yaml")
+
+
+@pytest.fixture
+def done() -> tuple[RunState, Profile]:
+    host = Host(lambda frame: None)
+    analysis = Analysis(sweep={"seq": (32, 64)}, machines=(MACHINE,), capacity_bytes=1 << 14)
+    profile = profiler.perform(ProfileJob("bert-base", "zoo", "gemmini", options={"layers": 1}, analysis=analysis), host)
+    return RunState("r", RunRequest("bert-base", "gemmini", analysis=analysis), stages=(StageState("profile", 1),)), profile
+
+
+def text_of(shown: object) -> str:
+    console = Console(width=250, record=True, file=io.StringIO())
+    console.print(shown)
+    return console.export_text()
+
+
+def test_tables(done: tuple[RunState, Profile]) -> None:
+    state, profile = done
+    gathered = report.gather(state, {"profile-0": profile}, {})
+    text = text_of(tables.report(gathered, 250))
+    assert "seq=32" in text and "seq=64" in text and "attention products" in text and "chip at least" in text and "tiled bytes" in text
+    one = text_of(profile_tables.points(profile.points[:1], "standard"))
+    assert "encoder.layer.0.attention.self.query" in one and "P32 C768 K768" in one
+    totals = profile_tables.by_kind(profile.points[0])
+    assert totals["total"].flops == sum(each.count * each.flops for each in profile.operators)
+    assert sum(each.seconds["chip"] for kind, each in totals.items() if kind != "total") == pytest.approx(totals["total"].seconds["chip"])
+
+
+def test_json(done: tuple[RunState, Profile]) -> None:
+    state, profile = done
+    summary = report.summary(report.gather(state, {"profile-0": profile}, {}))
+    plain = json.loads(msgspec.json.encode(summary))["profile"]
+    assert [point["setting"] for point in plain["points"]] == [{"seq": 32}, {"seq": 64}]
+    assert plain["points"][0]["classes"]["total"]["flops"] == sum(row["count"] * row["flops"] for row in plain["points"][0]["rows"])
+    assert plain["macs"] == profile.workload.macs
+
+
+def test_plots_and_page(done: tuple[RunState, Profile]) -> None:
+    pytest.importorskip("matplotlib", reason="needs matplotlib")
+    _, profile = done
+    pictures = drawing.draw(profile, (MACHINE,))
+    assert set(pictures) == {"breakdown", "roofline", "sweep"}
+    assert pictures == drawing.draw(profile, (MACHINE,))
+    page = drawing.as_page("<b>", profile.points, "standard", pictures)
+    assert page.count("<svg") == 3 and "&lt;b&gt;" in page and "<b>" not in page
+    assert "src=" not in page and "http-equiv" not in page
+    assert set(drawing.draw(msgspec.structs.replace(profile, points=profile.points[:1]), ())) == {"breakdown"}
+
+
+def test_sweeps_over_what_the_client_loads(tmp_path: Path) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text("workload: {operators: [{matmul: {p: 2, c: 8, k: 8}}]}\n")
+    request = RunRequest(str(file), "gemmini", frontend="yaml", workload=Workload.build("own", [("a", matmul(p=2, c=8, k=8))]))
+    said = options.RunOptions(model=str(file), target="gemmini")
+    assert profiling.with_analysis(request, said, None).analysis is None
+    plain = profiling.with_analysis(request, said, Analysis(convention="survey"))
+    assert plain.analysis == Analysis(convention="survey") and plain.workload == request.workload
+    with pytest.raises(InvalidInput, match="frontend yaml has no options"):
+        profiling.with_analysis(request, said, Analysis(sweep={"seq": (1, 2)}))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["bert-base", "--seq", "1..x"], "--seq '1..x'"),
+        (["bert-base", "--machine", "a10"], "did you mean 'a100'?"),
+        (["bert-base", "--table", "--html", "x.html", "--detach"], "expected none with --detach"),
+    ],
+)
+def test_bad_words_end_with_two(words: list[str], said: str) -> None:
+    done = CliRunner().invoke(app, ["profile", *words])
+    assert done.exit_code == 2 and said in done.stderr
