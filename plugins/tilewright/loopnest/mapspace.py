@@ -117,7 +117,7 @@ class Mapspace:
         self._capacity = np.array([UNLIMITED if level.usable_words is None else level.usable_words for level in levels], dtype=np.int64)
         self._pools = _pools(problem)
         #: For each pair of slots on the two axes of one level, the other one; -1 elsewhere.
-        self._across = np.array([next((o for o, s in enumerate(slots) if s[0] == lv and {s[1], kind} == {X, Y}), -1) for lv, kind in slots])
+        self.across = np.array([next((o for o, s in enumerate(slots) if s[0] == lv and {s[1], kind} == {X, Y}), -1) for lv, kind in slots])
 
     @property
     def outermost(self) -> int:
@@ -156,15 +156,13 @@ class Mapspace:
             current = np.take_along_axis(factors, dim[:, None, None], axis=2)[:, :, 0]
             room = self.allowed[:, dim].T & (current * prime[:, None] <= self.limit[:, dim].T)
             room &= (self.kind == TEMPORAL) | (used * prime[:, None] <= self.side)
-            room &= (self._across < 0) | (current[:, self._across] == 1)
+            room &= (self.across < 0) | (current[:, self.across] == 1)
             if fit:
                 grown = extents * np.where(np.arange(dims) == dim[:, None], prime[:, None], 1)[:, None, :]
                 fits = self._overflow(grown, keep) <= 0
                 room &= np.logical_and.accumulate(fits[:, ::-1], axis=1)[:, ::-1][:, self.level]
-            choices = room.sum(axis=1)
-            alive &= choices > 0
-            nth = np.minimum((rng.random(count) * choices).astype(np.int64), np.maximum(choices - 1, 0))
-            slot = np.argmax(np.cumsum(room, axis=1) > nth[:, None], axis=1)
+            alive &= room.any(axis=1)
+            slot = self._pick(rng, room)
             factors[rows, slot, dim] *= prime
             used[rows, slot] *= prime
             if fit:
@@ -196,7 +194,7 @@ class Mapspace:
         ok: Bools = ((factors == 1) | (self.allowed & (factors <= self.limit))).all(axis=(1, 2))
         spatial = self.kind != TEMPORAL
         ok &= (factors[:, spatial].prod(axis=2) <= self.side[spatial]).all(axis=1)
-        for slot, other in enumerate(self._across):
+        for slot, other in enumerate(self.across):
             if other > slot:
                 ok &= ((factors[:, slot] == 1) | (factors[:, other] == 1)).all(axis=1)
         return ok
@@ -268,6 +266,40 @@ class Mapspace:
             changes += [(slot, to, dim, step) for step in steps for to in np.flatnonzero(self.allowed[:, dim]).tolist() if to != slot]
         moved = self._changed(point, changes)
         return moved.take(self.fits(moved) if fit else self.obeys(moved.factors))
+
+    def shaken(self, rng: np.random.Generator, points: Points) -> Points:
+        """Every point with one random prime moved from one random slot to another; tiles need not fit afterwards."""
+        if not self.primes:
+            return points
+        rows = np.arange(len(points))
+        dims, primes = np.array(self.primes, dtype=np.int64).T
+        item = rng.integers(len(self.primes), size=len(points))
+        dim, prime = dims[item], primes[item]
+        held = points.factors[rows, :, dim] % prime[:, None] == 0
+        factors = points.factors.copy()
+        start = self._pick(rng, held)
+        factors[rows, start, dim] //= prime
+        free = self.allowed[:, dim].T & (np.arange(len(self.slots)) != start[:, None])
+        end = np.where(free.any(axis=1), self._pick(rng, free), start)
+        factors[rows, end, dim] *= prime
+        return Points(factors, points.order, points.keep)
+
+    @staticmethod
+    def _pick(rng: np.random.Generator, choices: Bools) -> Ints:
+        """One true column per row, uniformly (0 where there is none)."""
+        nth = (rng.random(len(choices)) * choices.sum(axis=1)).astype(np.int64)
+        picked: Ints = np.argmax(np.cumsum(choices, axis=1) > nth[:, None], axis=1)
+        return picked
+
+    def reordered(self, rng: np.random.Generator, points: Points) -> Points:
+        """Every point with random orders at all levels."""
+        return Points(points.factors, self._random_order(rng, len(points)), points.keep)
+
+    def crossed(self, rng: np.random.Generator, one: Points, other: Points) -> Points:
+        """Children that take the split of each dim, and the order of each level, from either parent; tiles need not fit."""
+        from_one = rng.random((len(one), 1, one.factors.shape[2])) < 0.5
+        order_from_one = rng.random((len(one), one.order.shape[1], 1)) < 0.5
+        return Points(np.where(from_one, one.factors, other.factors), np.where(order_from_one, one.order, other.order), one.keep)
 
     def reorders(self, point: Points) -> Points:
         """All neighbours of one point that move one temporal loop to another place of its level."""

@@ -27,3 +27,11 @@ class TestPolish(MapperConformance):
 
 class TestOptimal(MapperConformance):
     name = "optimal"
+
+
+class TestHybrid(MapperConformance):
+    name = "hybrid"
+
+
+class TestGenetic(MapperConformance):
+    name = "genetic"
