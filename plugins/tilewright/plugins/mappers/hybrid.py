@@ -70,4 +70,3 @@ def pruned_orders(space: Mapspace, tiling: Points) -> Iterator[Points]:
 
 def _first(order: np.ndarray[tuple[int], np.dtype[np.int8]], dim: int) -> list[int]:
     return [dim, *(d for d in order.tolist() if d != dim)]
-
