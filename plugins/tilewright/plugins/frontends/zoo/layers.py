@@ -93,13 +93,16 @@ def concatenate(
     return graph.add(module, operator, operands, also=also, shape=view[0], axes=view[1])
 
 
-def embedding(graph: Graph, module: str, ids: str, rows: int, table: int, k: int) -> str:
-    """`rows` rows of a table of `table` x `k`, chosen by 64-bit ids. Its operand is the rows that are read, not the table."""
+def embedding(graph: Graph, module: str, ids: str, rows: int, table: int, k: int, *, stored: int | None = None) -> str:
+    """`rows` rows of a table of `table` x `k`, chosen by 64-bit ids, of which `stored` exist (None: one per row).
+
+    Its operand is the rows that are read, not the table.
+    """
     operator = Operator(
         dims=(Dim("P", rows), Dim("K", k)),
         tensors=(
             Tensor(WEIGHTS, (rank("P"), rank("K")), graph.bits, static=True),
-            Tensor("Index", (rank("P"),), ID_BITS),
+            Tensor("Index", (rank("P", stored),), ID_BITS),
             Tensor(OUTPUTS, (rank("P"), rank("K")), graph.bits),
         ),
         function="gather",

@@ -27,7 +27,7 @@ def mixture(graph: Graph, module: str, x: str, tokens: int, d: int, ffn: int, ex
     owner = pointwise(graph, at, "copy", {"P": rows}, order, bits=ID_BITS)
     picked = _pick(graph, at, {"P": rows, "K": d}, x, owner, graph.bits, stored=tokens)
     scale = _pick(graph, at, {"P": rows}, weights, order, ROUTER_BITS)
-    ends = _ends(graph, at, chosen, rows, experts)
+    ends = _ends(graph, at, order, rows, experts)
     wide = {"P": rows, "K": ffn}
     y, *others = _grouped(graph, at, "gate_up_proj", picked, ends, rows, d, 2 * ffn, experts)
     gate = pointwise(graph, f"{at}.act_fn", "silu", wide, y, also=others)
@@ -48,9 +48,9 @@ def _route(graph: Graph, module: str, x: str, tokens: int, d: int, experts: int,
     return broadcast(graph, at, "elementwise", shape, best, total, ("P",), bits=ROUTER_BITS), best
 
 
-def _ends(graph: Graph, module: str, chosen: str, rows: int, experts: int) -> str:
+def _ends(graph: Graph, module: str, order: str, rows: int, experts: int) -> str:
     """Where each expert's rows end: counted, then summed up."""
-    narrow = convert(graph, module, {"P": rows}, chosen, ID_BITS, ROUTER_BITS)
+    narrow = convert(graph, module, {"P": rows}, order, ID_BITS, ROUTER_BITS)
     counts = _reduce(graph, module, {"P": rows}, narrow, ("P",), bits=ROUTER_BITS, keep=experts)
     return _reduce(graph, module, {"K": experts}, counts, (), bits=ROUTER_BITS)
 

@@ -99,7 +99,9 @@ def bert(graph: Graph, model: Transformer) -> None:
     places = graph.input("position_ids", (model.seq,), ID_BITS)
     kinds = _token_types(graph, model)
     x = embedding(graph, "embeddings.word_embeddings", ids, rows, model.vocabulary, d)
-    x = pointwise(graph, "embeddings", "add", shape, x, embedding(graph, "embeddings.token_type_embeddings", kinds, rows, model.types, d))
+    stored = model.seq if model.batch > 1 else None
+    kind = embedding(graph, "embeddings.token_type_embeddings", kinds, rows, model.types, d, stored=stored)
+    x = pointwise(graph, "embeddings", "add", shape, x, kind)
     x = _add_positions(
         graph, "embeddings", model, x, embedding(graph, "embeddings.position_embeddings", places, model.seq, model.positions, d)
     )
@@ -182,14 +184,13 @@ def _add_positions(graph: Graph, module: str, model: Transformer, x: str, table:
 
 
 def _token_types(graph: Graph, model: Transformer) -> str:
-    """Type ids of all tokens, picked from the buffer that has one per position."""
-    batch = ("N",) if model.batch > 1 else ()
+    """Type ids of a sequence, picked from the buffer that has one per position; all sequences use the same ones."""
     operator = Operator(
-        dims=(*(Dim(dim, model.batch) for dim in batch), Dim("P", model.seq)),
+        dims=(Dim("P", model.seq),),
         tensors=(
             Tensor(INPUTS, (rank("P", extent=model.positions),), ID_BITS),
             Tensor("Index", (rank("P"),), ID_BITS),
-            Tensor(OUTPUTS, (*(rank(dim) for dim in batch), rank("P")), ID_BITS),
+            Tensor(OUTPUTS, (rank("P"),), ID_BITS),
         ),
         function="copy",
     )

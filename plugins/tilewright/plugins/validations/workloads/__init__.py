@@ -1,6 +1,6 @@
-"""``tilewright validate workloads``: the zoo against traced forward passes of the reference implementations, operator by operator.
+"""``tilewright validate workloads``: the zoo (or another frontend) against traced forward passes of the reference implementations.
 
-A case is a group of equal operators. It is exact when number, dims, MACs, bytes read and written of each, and FLOPs
+A case is a group of equal operators of a model. It is exact when number, dims, MACs, bytes read and written of each, and FLOPs
 where the file states them, are identical; operators that only one side has are cases with an error of 100 %. The
 totals of MACs and parameters are two more cases per model.
 
@@ -35,23 +35,28 @@ class Workloads:
     """Compares the zoo with a file of recorded models."""
 
     uses: ClassVar[tuple[str, ...]] = ("frontends:zoo",)
-    options: ClassVar[dict[str, str]] = {}
+    options: ClassVar[dict[str, str]] = {
+        "frontend": "frontend that is compared: zoo, huggingface, or another with models by these names (zoo)"
+    }
 
     def run(self, path: str | None, options: Options) -> ValidationReport:
         """Compare on a file (``.gz`` too), or on the one shipped; one group per model, and one per case that differs."""
         file = Path(path) if path else DATA
-        zoo: Frontend = registry.load("frontends", "zoo")
+        compared = options.get("frontend", "zoo")
+        if not isinstance(compared, str):
+            raise InvalidInput(f"frontend: {compared!r}, expected a name")
+        frontend: Frontend = registry.load("frontends", compared)
         errors: list[float] = []
         reports: dict[str, ValidationReport] = {}
         skipped = 0
         for name, model in read(file).items():
             source, wanted = request(name)
-            if source not in zoo.models():
+            if source not in frontend.models():
                 skipped += len(model.workloads)
-                reports[f"{name}: not in the zoo"] = _report(file, [], len(model.workloads), {})
+                reports[f"{name}: not in the {compared}"] = ValidationReport.of(SUITE, file, [], skipped=len(model.workloads))
                 continue
             try:
-                workload = zoo.load(source, {**wanted, "bits": model.bits})
+                workload = frontend.load(source, {**wanted, "bits": model.bits})
                 cases = _compare(model, groups(workload))
             except (InvalidInput, KeyError, StopIteration) as error:
                 what = f"has no {error}" if isinstance(error, KeyError) else str(error) or "has no operator with weights"
@@ -59,9 +64,9 @@ class Workloads:
             cases["total MACs"] = _off(workload.macs, model.total_macs)
             cases["parameters"] = _off(workload.parameters, model.params)
             errors += cases.values()
-            reports[name] = _report(file, list(cases.values()), 0, {})
-            reports |= {f"{name}: {case}": _report(file, [off], 0, {}) for case, off in cases.items() if off}
-        return _report(file, errors, skipped, reports)
+            reports[name] = ValidationReport.of(SUITE, file, cases.values())
+            reports |= {f"{name}: {case}": ValidationReport.of(SUITE, file, [off]) for case, off in cases.items() if off}
+        return ValidationReport.of(SUITE, file, errors, skipped=skipped, groups=reports)
 
 
 def _compare(model: Model, ours: dict[Key, Group]) -> dict[str, float]:
@@ -92,17 +97,3 @@ def _off(mine: int, reference: int) -> float:
     if mine == reference:
         return 0.0
     return abs(mine - reference) / abs(reference) if reference else 1.0
-
-
-def _report(file: Path, errors: list[float], skipped: int, groups: dict[str, ValidationReport]) -> ValidationReport:
-    return ValidationReport(
-        suite=SUITE,
-        file=str(file),
-        cases=len(errors),
-        exact=sum(error == 0 for error in errors),
-        within_1pct=sum(error <= 0.01 for error in errors),
-        mape=100 * sum(errors) / len(errors) if errors else None,
-        max_error=100 * max(errors) if errors else None,
-        skipped=skipped,
-        groups=groups,
-    )
