@@ -107,14 +107,14 @@ def test_the_compiler_is_part_of_the_question(host: Host, offer: Offer) -> None:
 
 
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="the native emitter's instructions are those of x86-64")
-def test_native_kernels_for_gemmini() -> None:
+def test_native_kernels_for_a_target_without_emitter() -> None:
     host = Host(lambda frame: None)
-    job = KernelJob(OPERATOR, "gemmini", options={"tile": "4x16"})
+    job = KernelJob(OPERATOR, "simba", options={"tile": "4x16"})
     assert kernelgen.plugins(job, host) == (("emitters", "native"),)
     kernel = kernelgen.perform(job, host)
     assert kernel.target == "avx2"
-    assert "target 'gemmini' has no emitter: host kernels" in kernel.notes
+    assert "target 'simba' has no emitter: host kernels" in kernel.notes
     assert kernel.verification.status == "verified" or kernel.verification.reason
     direct = kernelgen.perform(msgspec.structs.replace(job, target="avx2"), host)
     assert (direct.source, direct.target) == (kernel.source, "avx2")
-    assert "target 'gemmini' has no emitter: host kernels" not in direct.notes
+    assert "target 'simba' has no emitter: host kernels" not in direct.notes

@@ -152,7 +152,7 @@ class Mapped(msgspec.Struct, frozen=True, omit_defaults=True):
     schedule: Schedule | None = None
     infeasible: Infeasible | None = None
     evaluations: int = 0
-    #: False: a time limit cut the search.
+    #: False: a time limit or a cancellation cut the search.
     complete: bool = True
 
 

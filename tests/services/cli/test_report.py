@@ -11,7 +11,7 @@ from rich.console import Console, RenderableType
 
 from tilewright.protocol.cost import Claim
 from tilewright.protocol.messages import Answer, Failure, Mapped, Profile, Simulated
-from tilewright.protocol.run import RunState, TaskRecord
+from tilewright.protocol.run import RunState, RunStatus, TaskRecord
 from tilewright.protocol.workload import Workload
 from tilewright.services.cli import explain, tables
 from tilewright.services.cli.report import Report, gather, summary
@@ -91,6 +91,21 @@ def test_tables_show_what_a_user_looks_for(report: Report) -> None:
         "target 'toy' has no emitter: host kernels",
     ):
         assert words in shown
+
+
+@pytest.mark.parametrize(
+    ("status", "why"),
+    [("done", "incomplete: a time limit cut the search"), ("cancelled", "incomplete: the run was cancelled")],
+)
+def test_an_incomplete_search_says_what_cut_it(report: Report, status: RunStatus, why: str) -> None:
+    assert report.codesigned is not None
+    assert "incomplete" not in text(tables.report(report, 160))
+    cut = msgspec.structs.replace(
+        report,
+        state=msgspec.structs.replace(report.state, status=status),
+        codesigned=msgspec.structs.replace(report.codesigned, complete=False),
+    )
+    assert why in text(tables.report(cut, 160))
 
 
 def test_a_run_that_was_only_profiled(state: RunState, answers: dict[str, Answer]) -> None:

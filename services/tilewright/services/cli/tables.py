@@ -199,7 +199,7 @@ def design(codesigned: Codesigned, report: Report) -> RenderableType:
     if not changed:
         notes.append("no parameter changed")
     if not codesigned.complete:
-        notes.append("incomplete: a time limit cut the search")
+        notes.append(f"incomplete: {'the run was cancelled' if report.state.status == 'cancelled' else 'a time limit cut the search'}")
     if simulated:
         notes.append("simulated: same model" if all(each.same_model for each in simulated) else f"simulated by {simulated[0].model}")
     return Group(rows, Text("; ".join(notes)))

@@ -10,16 +10,23 @@ from tilewright import loopnest as ln
 from tilewright.protocol.architecture import Architecture
 from tilewright.protocol.cost import Cost, EnergyRow, LatencyRow, Schedule
 from tilewright.protocol.errors import InvalidInput
+from tilewright.protocol.mapping import Mapping
 from tilewright.protocol.plugin import Context, Options, SimRequest, SimResult
-from tilewright.protocol.workload import INPUTS, OUTPUTS, WEIGHTS
+from tilewright.protocol.workload import INPUTS, OUTPUTS, WEIGHTS, Operator
 
-from . import host, tiling
+from . import extrapolate, host, isa, tiling
+from .functional import Array, Values
 from .loop_matmul import LoopMatmul
-from .lowering import Job, lower, machine_of, program_of
+from .lowering import Job, lower, machine_of, program_of, tiles_of
 from .machine import LEAN, Machine, Memory
+from .station import NEVER
 from .timing import Outcome, simulate
 
 MODEL = "gemmini/1"
+#: Array steps that are simulated one by one unless `exact` is asked for.
+STEPS = 18500
+#: Tiles of one operator, at most.
+TILES = 1 << 20
 
 __all__ = ["LEAN", "Gemmini", "Machine", "Memory"]
 
@@ -32,6 +39,7 @@ class Gemmini:
 
     options: ClassVar[dict[str, str]] = {
         "tiles": "mapping (default): the schedule's tiles; auto: those of Gemmini's own library",
+        "exact": "true: simulate every tile of long programs too",
         "in_flight": "memory requests in flight (16)",
         "latency": "cycles from a request to the first beat of its answer (40)",
         "cache_kib": "size of a cache in front of DRAM (0: none)",
@@ -51,15 +59,22 @@ class Gemmini:
         auto = str(request.options.get("tiles", "mapping"))
         if auto not in ("mapping", "auto"):
             raise InvalidInput(f"tiles: {auto!r}, expected mapping or auto")
-        known: dict[Job, Outcome] = {}
+        exact = bool(request.options.get("exact", False))
+        known: dict[Job, tuple[Outcome, str]] = {}
         costs, attribution = [], []
         for index, schedule in enumerate(request.schedules):
             try:
                 job = lower(schedule.operator, machine, None if auto == "auto" else schedule.mapping)
-                outcome = known.get(job) or known.setdefault(job, self.time(job, machine))
+                if (count := tiles_of(job, machine)) > TILES:
+                    raise InvalidInput(
+                        f"the mapping cuts the operator into {count} tiles, expected at most {TILES}; option tiles=auto takes larger ones"
+                    )
+                if job not in known:
+                    known[job] = self.time(job, machine, NEVER if exact else STEPS)
             except InvalidInput as error:
                 raise InvalidInput(f"schedule {index}: {error}") from None
-            costs.append(_cost(schedule, request.architecture, machine, outcome))
+            outcome, said = known[job]
+            costs.append(_cost(schedule, request.architecture, machine, outcome, said))
             attribution.append(
                 {
                     f"{unit}: {cause}": cycles / outcome.cycles
@@ -70,17 +85,36 @@ class Gemmini:
             ctx.progress(f"simulated {index + 1} of {len(request.schedules)} schedules")
         return SimResult(tuple(costs), MODEL, tuple(attribution))
 
-    def time(self, job: Job, machine: Machine) -> Outcome:
-        """Cycles and events of all repetitions of a job; repetitions after the second take what the second took."""
-        first = simulate(machine, program_of(job, machine))
+    def time(self, job: Job, machine: Machine, most: int) -> tuple[Outcome, str]:
+        """Cycles and events of all repetitions of a job, and what was extrapolated (nothing: empty).
+
+        Repetitions after the second take what the second took; of programs with more than `most` array steps, see `extrapolate`.
+        """
+        first, simulated, tiles = extrapolate.run(machine, program_of(job, machine), most)
+        said = "" if simulated == tiles else f"{simulated} of {tiles} tiles simulated, the others as tiles like them"
         if job.repeat == 1:
-            return first
+            return first, said
+        if said:
+            return _repeated(first, 2 * first.cycles, first.attribution, job.repeat), f"{said}; {job.repeat} times"
         second = simulate(machine, [*program_of(job, machine), *program_of(job, machine, 1)])
-        return Outcome(
-            first.cycles + (second.cycles - first.cycles) * (job.repeat - 1),
-            {name: count * job.repeat for name, count in first.events.items()},
-            _extended(first, second, job.repeat),
-        )
+        said = f"2 of {job.repeat} repetitions simulated" if job.repeat > 2 else ""
+        return _repeated(first, second.cycles, second.attribution, job.repeat), said
+
+    def job(self, operator: Operator, architecture: Architecture, mapping: Mapping | None) -> Job:
+        """How Gemmini runs an operator: task, tiles, repetitions; `InvalidInput` when it does not."""
+        return lower(operator, machine_of(architecture, Machine()), mapping)
+
+    def tiles(self, job: Job, architecture: Architecture) -> int:
+        """Loops that the host starts for one repetition of a job."""
+        return tiles_of(job, machine_of(architecture, Machine()))
+
+    def program(self, job: Job, architecture: Architecture) -> bytes:
+        """The instruction stream of the first repetition of a job (see `isa`)."""
+        return isa.encode(program_of(job, machine_of(architecture, Machine())))
+
+    def execute(self, program: bytes, memory: Array, architecture: Architecture) -> None:
+        """Run an instruction stream on the functional model; `memory` is bytes, addressed from 0."""
+        Values(machine_of(architecture, Machine()), memory).run(isa.decode(program))
 
     def lean(self, latency: int) -> Machine:
         """The lean machine behind an ideal memory."""
@@ -142,18 +176,16 @@ def configure(options: Options) -> Machine:
     return machine
 
 
-def _extended(first: Outcome, second: Outcome, repeat: int) -> dict[str, dict[str, int]]:
-    """Attribution of `repeat` repetitions; causes keep adding up to the cycles."""
-    return {
-        unit: {
-            cause: causes.get(cause, 0) + (second.attribution[unit].get(cause, 0) - causes.get(cause, 0)) * (repeat - 1)
-            for cause in {**causes, **second.attribution[unit]}
-        }
-        for unit, causes in first.attribution.items()
-    }
+def _repeated(first: Outcome, two: int, attribution: dict[str, dict[str, int]], repeat: int) -> Outcome:
+    """`repeat` repetitions, of which two take `two` cycles; causes are in proportion to those of two and add up."""
+    cycles = first.cycles + (two - first.cycles) * (repeat - 1)
+    whole = Outcome(cycles, {name: count * repeat for name, count in first.events.items()}, {})
+    return msgspec.structs.replace(
+        whole, attribution={unit: extrapolate.proportional(causes, cycles) for unit, causes in attribution.items()}
+    )
 
 
-def _cost(schedule: Schedule, architecture: Architecture, machine: Machine, outcome: Outcome) -> Cost:
+def _cost(schedule: Schedule, architecture: Architecture, machine: Machine, outcome: Outcome, said: str) -> Cost:
     """Events at the prices of the architecture; memories are priced per access of a block, registers per word."""
     prices = ln.Prices(architecture)
     index = architecture.index
@@ -162,8 +194,8 @@ def _cost(schedule: Schedule, architecture: Architecture, machine: Machine, outc
     block = architecture.levels[scratchpad].block_words
     dram_block = architecture.levels[dram].block_words
     rows = (
-        EnergyRow(architecture.compute.name, "compute", "", events["mac"], prices.compute),
-        EnergyRow("Registers", "read", WEIGHTS, events["mac"], prices.read[registers]),
+        EnergyRow(architecture.compute.name, "compute", "", schedule.operator.macs, prices.compute),
+        EnergyRow("Registers", "read", WEIGHTS, schedule.operator.macs, prices.read[registers]),
         EnergyRow("Registers", "fill", WEIGHTS, events["weight_load"], prices.fill[registers]),
         EnergyRow("Scratchpad", "read", INPUTS, events["scratchpad_read"] * dim / block, prices.read[scratchpad]),
         EnergyRow("Scratchpad", "fill", INPUTS, events["scratchpad_write"] * dim / block, prices.fill[scratchpad]),
@@ -182,5 +214,5 @@ def _cost(schedule: Schedule, architecture: Architecture, machine: Machine, outc
     utilization = macs / (architecture.compute.instances * outcome.cycles)
     return Cost(
         MODEL, "cycle", outcome.cycles, energy=rows, latency=latency, utilization=utilization,
-        conventions=("cycles are simulated: resources overlap as the machine overlaps them",),
+        conventions=("cycles are simulated: resources overlap as the machine overlaps them", *([said] if said else [])),
     )  # fmt: skip

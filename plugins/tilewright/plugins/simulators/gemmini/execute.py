@@ -32,10 +32,9 @@ class Execute:
         #: Cycles from a row's read to its write: memory, the array down and across, output registers, accumulator.
         self.depth = machine.scratchpad_read_delay + 1 + 2 * machine.dim + machine.mesh_output_delay + ACCUMULATE_PIPELINE
         self.causes: dict[str, int] = {}
-        self._next = 0
-        self._known = 0
         self._issued = -1
-        self._visible: list[int] = []
+        #: First cycles at the controller of the commands at the head of the queue, as far as known.
+        self._visible: deque[int] = deque()
         self.free = 0
         #: Last cycle in which the array still produces.
         self.drained = 0
@@ -43,7 +42,7 @@ class Execute:
         self._room: deque[int] = deque([0] * (TAGS - 1), TAGS - 1)
         self._mesh = 2 * machine.dim + machine.mesh_output_delay + 1
         self._target: Preload | None = None
-        self._owner: Entry | None = None
+        self.owner: Entry | None = None
         self._config = ConfigExecute()
         self._step: _Step | None = None
         self._bank_rows = machine.scratchpad_rows // machine.scratchpad_banks
@@ -52,39 +51,36 @@ class Execute:
     def wake(self) -> None:
         """Plan the next step, if its commands are known."""
         queue, visible = self.station.queues[EXECUTE], self._visible
-        while self._known < len(queue) and not queue[self._known].pending:
-            self._issued = max(queue[self._known].ready, self._issued + 1)
+        known = len(visible)
+        while known < len(queue) and not queue[known].pending:
+            self._issued = max(queue[known].ready, self._issued + 1)
             visible.append(self._issued + 1)
-            self._known += 1
+            known += 1
         if self._step is not None:
             return
-        at = self._next
-        if at >= self._known:
+        if not visible:
             self.time = NEVER
             return
-        command = queue[at].command
+        command = queue[0].command
         if type(command) is Preload:
-            if at + 1 >= self._known:
-                self.time = NEVER
-                return
-            self.time = max(visible[at], visible[at + 1], self.free)
+            self.time = max(visible[1], self.free) if known > 1 else NEVER
         elif type(command) is ConfigExecute:
-            self.time = max(visible[at], self.free, self.drained + 1)
+            self.time = max(visible[0], self.free, self.drained + 1)
         else:
-            self.time = max(visible[at], self.free)
+            self.time = max(visible[0], self.free)
 
     def act(self, now: int) -> None:
         """Begin a step, or go on with one."""
         if self._step is None:
             self._idle(now)
             queue = self.station.queues[EXECUTE]
-            entry = queue[self._next]
+            entry = queue[0]
             if type(entry.command) is ConfigExecute:
                 if entry.command.strides_only:
                     self._config = self._config._replace(a_stride=entry.command.a_stride, c_stride=entry.command.c_stride)
                 else:
                     self._config = entry.command
-                self._next += 1
+                self._pop()
                 self.free = now + 1
                 self.causes["config"] = self.causes.get("config", 0) + 1
                 self.station.finish(entry, now + 1)
@@ -104,28 +100,32 @@ class Execute:
         self._end(step, last)
         self.wake()
 
+    def _pop(self) -> None:
+        self.station.queues[EXECUTE].popleft()
+        self._visible.popleft()
+
     def _idle(self, now: int) -> None:
         """Say why nothing happened since the last step."""
         gap = now - self.free
         if gap > 0:
-            entry = self.station.queues[EXECUTE][self._next]
+            entry = self.station.queues[EXECUTE][0]
             why = {0: "wait for load", 2: "wait for store", 1: "wait for array"}.get(entry.why, "wait for issue")
             self.causes[why] = self.causes.get(why, 0) + gap
 
     def _begin(self, entry: Entry, now: int) -> _Step:
-        machine, queue, at = self.machine, self.station.queues[EXECUTE], self._next
+        machine, queue = self.machine, self.station.queues[EXECUTE]
         command = entry.command
         step = _Step(now)
         if type(command) is Preload:
             step.preload = entry
-            self._next += 1
+            self._pop()
         else:
             step.compute = entry
-            self._next += 1
-            ahead = at + (2 if machine.reads_accumulator else 1)
-            if ahead < self._known and self._visible[ahead] <= now and type(queue[at + 1].command) is Preload:
-                step.preload = queue[at + 1]
-                self._next += 1
+            ahead = 2 if machine.reads_accumulator else 1
+            if ahead < len(self._visible) and self._visible[ahead] <= now and type(queue[1].command) is Preload:
+                step.preload = queue[1]
+                self._pop()
+            self._pop()
         rows = LEAST
         if step.compute is not None:
             compute = step.compute.command
@@ -205,7 +205,7 @@ class Execute:
             station.finish(step.compute, last + 2)
             if step.a >= 0:
                 count["scratchpad_read"] += step.a_rows
-            owner, target = self._owner, self._target
+            owner, target = self.owner, self._target
             if owner is not None and target is not None:
                 out = last + self.depth
                 self.drained = out
@@ -223,7 +223,7 @@ class Execute:
                     else:
                         count["scratchpad_write"] += rows
                     station.finish(owner, out + 1)
-                self._owner = self._target = None
+                self.owner = self._target = None
         if step.preload is not None:
             preload = step.preload.command
             assert type(preload) is Preload
@@ -233,7 +233,7 @@ class Execute:
             if preload.c_local == GARBAGE:
                 station.finish(step.preload, last + 3)
             else:
-                self._owner, self._target = step.preload, preload
+                self.owner, self._target = step.preload, preload
 
 
 class _Step:

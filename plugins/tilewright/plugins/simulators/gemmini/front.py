@@ -13,14 +13,13 @@ from .loop_matmul import streams as matmul_streams
 from .machine import Machine
 from .station import EXECUTE, LOAD, NEVER, STORE, Station
 
-#: Cycles from a host command to the loop unit; from a loop's last command to the next configuration.
-HOST, RETIRE = 3, 3
+#: Cycles from a host command to the loop unit; from a loop's last command to the next configuration; from a command's emission
+#: to the reservation station.
+HOST, RETIRE, QUEUE = 3, 3, 1
 #: Commands of the host that configure and start a loop.
 LOOP_COMMANDS = {LoopMatmul: 6, LoopConv: 7}
 #: Cycles that a command spends inside the convolution unit.
 CONV_PIPELINE = 2
-#: Commands on their way into the reservation station.
-QUEUE = 2
 A, B, D, STEPS, STORES = range(5)
 
 
@@ -42,7 +41,15 @@ class _Loop:
 class Front:
     """Feeds the reservation station from a host program."""
 
-    def __init__(self, machine: Machine, station: Station, program: Sequence[Command | LoopMatmul | LoopConv], first_half: int = 0) -> None:
+    def __init__(
+        self,
+        machine: Machine,
+        station: Station,
+        program: Sequence[Command | LoopMatmul | LoopConv],
+        first_half: int = 0,
+        ends: list[int] | None = None,
+    ) -> None:
+        self._ends = ends
         self.machine = machine
         self.station = station
         self.time = 0
@@ -51,10 +58,13 @@ class Front:
         #: Next arrival of a host command at the loop unit.
         self._arrival = HOST
         self._loops: deque[_Loop] = deque()
+        #: The loop that each generator works on.
+        self._active: list[_Loop | None] = [None] * 5
         self._idle = [0] * 5
         self._halves = first_half
         self._accumulator_half = 0
-        self._queue: deque[tuple[int, int, Command]] = deque()
+        #: Kinds of which an entry would let it go on.
+        self._blocked: list[int] = []
 
     @property
     def position(self) -> int:
@@ -64,62 +74,77 @@ class Front:
     @property
     def finished(self) -> bool:
         """Nothing left to emit."""
-        return self._at >= len(self._program) and not self._loops and not self._queue
+        return self._at >= len(self._program) and not self._loops
 
     def act(self, now: int) -> None:
-        """One cycle: allocate the oldest waiting command, emit the next one."""
-        station = self.station
-        station.settle(now)
-        room = len(self._queue) < QUEUE
-        acted = False
-        if self._queue and self._queue[0][0] < now:
-            _, kind, command = self._queue.popleft()
-            station.allocate(command, kind, now)
-            acted = True
-        while self._loops and self._loops[0].retire <= now:
-            self._loops.popleft()
-        if room and self._emit(now):
-            acted = True
-        self.time = now + 1 if acted else self._later(now)
+        """One cycle: emit a command, if one may go."""
+        self.station.settle(now)
+        loops = self._loops
+        while loops and loops[0].retire <= now:
+            ended = loops.popleft()
+            if self._ends is not None:
+                self._ends.append(ended.retire)
+        self._blocked.clear()
+        self.time = now + 1 if self._emit(now) else self._later(now)
+
+    def freed(self, now: int) -> None:
+        """Entries became free, or will: look again when that helps."""
+        for kind in self._blocked:
+            frees = self.station.frees[kind]
+            if frees and frees[0] < self.time:
+                self.time = max(now + 1, frees[0])
 
     def _later(self, now: int) -> int:
         """Earliest cycle in which anything may change, as far as is known."""
-        times = [frees[0] for frees in self.station.frees if frees]
-        if self._queue and self._queue[0][0] >= now:
-            times.append(now + 1)
-        if self._at < len(self._program):
-            times.append(self._arrival)
+        time = NEVER
+        for kind in self._blocked:
+            frees = self.station.frees[kind]
+            if frees and now < frees[0] < time:
+                time = frees[0]
+        if now < self._arrival < time and self._at < len(self._program):
+            time = self._arrival
         for loop in self._loops:
-            times.append(loop.retire)
-            times.extend(fire + 1 for fire in loop.fire)
-        return min((time for time in times if time > now), default=NEVER)
+            if now < loop.retire < time:
+                time = loop.retire
+        for generator, active in enumerate(self._active):
+            if active is not None and now <= active.fire[generator] < time:
+                time = active.fire[generator] + 1
+        return time
 
     def _emit(self, now: int) -> bool:
-        self._configure(now)
+        program = self._program
+        if self._at < len(program) and len(self._loops) < 2 and self._arrival <= now:
+            self._configure(now)
         if not self._loops:
             return self._direct(now)
-        station = self.station
-        head = self._loops[0]
-        loop = self._current(STORES, now)
-        if loop is not None and not station.full(STORE):
+        full, active = self.station.full, self._active
+        loop = active[STORES]
+        if loop is not None and loop.fire[STORES] < now:
             store = loop.streams.stores[loop.at[STORES]]
-            emitted = loop.at[B] if not loop.streams.steps else loop.at[STEPS] >> 1
-            if emitted >= store.need:
-                self._put(loop, STORES, STORE, store.command, now)
-                return True
-        loop = self._current(STEPS, now)
-        if loop is not None and not station.full(EXECUTE):
-            at = loop.at[STEPS]
-            step = loop.streams.steps[at >> 1]
-            if loop.at[A] >= step.need_a and loop.at[B] >= step.need_b and loop.at[D] >= loop.sizes[D]:
-                self._put(loop, STEPS, EXECUTE, step.compute if at & 1 else step.preload, now)
-                return True
-        if station.full(LOAD):
+            if (loop.at[STEPS] >> 1 if loop.streams.steps else loop.at[B]) >= store.need:
+                if not full(STORE):
+                    self._put(loop, STORES, STORE, store.command, now)
+                    return True
+                self._blocked.append(STORE)
+        loop = active[STEPS]
+        if loop is not None and loop.fire[STEPS] < now:
+            at = loop.at
+            half = at[STEPS]
+            step = loop.streams.steps[half >> 1]
+            if at[A] >= step.need_a and at[B] >= step.need_b and at[D] >= loop.sizes[D]:
+                if not full(EXECUTE):
+                    self._put(loop, STEPS, EXECUTE, step.compute if half & 1 else step.preload, now)
+                    return True
+                self._blocked.append(EXECUTE)
+        if active[A] is None and active[B] is None and active[D] is None:
             return False
-        if head.conv:
+        if full(LOAD):
+            self._blocked.append(LOAD)
+            return False
+        if self._loops[0].conv:
             return self._load_conv(now)
-        loop = self._current(D, now)
-        if loop is not None:
+        loop = active[D]
+        if loop is not None and loop.fire[D] < now:
             self._put(loop, D, LOAD, loop.streams.d[loop.at[D]], now)
             return True
         return self._load_matmul(now)
@@ -138,10 +163,14 @@ class Front:
 
     def _load_matmul(self, now: int) -> bool:
         """A and B take turns so that neither runs ahead in k; a loop that is behind goes first."""
-        head, tail = self._loops[0], self._loops[-1]
-        a, b = self._current(A, now), self._current(B, now)
+        a, b = self._active[A], self._active[B]
+        if a is not None and a.fire[A] >= now:
+            a = None
+        if b is not None and b.fire[B] >= now:
+            b = None
         if a is None and b is None:
             return False
+        head, tail = self._loops[0], self._loops[-1]
         if a is not None and b is not None:
             if a is not b:
                 a, b = (a, None) if a is head else (None, b)
@@ -159,23 +188,14 @@ class Front:
             self._put(b, B, LOAD, b.streams.b[b.at[B]], now)
         return True
 
-    def _current(self, generator: int, now: int) -> _Loop | None:
-        """The loop of which a generator may emit now."""
-        for loop in self._loops:
-            if loop.at[generator] < loop.sizes[generator]:
-                return loop if loop.fire[generator] < now else None
-            if loop.fire[generator] == NEVER:
-                return None
-        return None
-
     def _put(self, loop: _Loop, generator: int, kind: int, command: Command, now: int) -> None:
-        self.station.reserve(kind)
-        self._queue.append((now, kind, command))
+        self.station.allocate(command, kind, now + QUEUE)
         loop.at[generator] += 1
         if loop.at[generator] == loop.sizes[generator]:
             self._idle[generator] = now + 1 + CONV_PIPELINE * loop.conv
+            self._active[generator] = None
             self._start()
-            if all(at == size for at, size in zip(loop.at, loop.sizes, strict=True)):
+            if loop.at == list(loop.sizes):
                 loop.retire = now + RETIRE
 
     def _start(self) -> None:
@@ -183,9 +203,7 @@ class Front:
         for loop in self._loops:
             fire = loop.fire
             for generator in range(5):
-                if fire[generator] != NEVER:
-                    continue
-                if self._idle[generator] == NEVER:
+                if fire[generator] != NEVER or self._idle[generator] == NEVER:
                     continue
                 at = max(loop.configured, self._idle[generator])
                 if generator == STEPS:
@@ -197,37 +215,37 @@ class Front:
                         continue
                     at = max(at, fire[STEPS] + 1)
                 fire[generator] = at
-                self._idle[generator] = NEVER if loop.sizes[generator] else at + 1
+                if loop.sizes[generator]:
+                    self._idle[generator] = NEVER
+                    self._active[generator] = loop
+                else:
+                    self._idle[generator] = at + 1
 
     def _configure(self, now: int) -> None:
-        """Take the host's next loop, if there is one and a context is free."""
-        while self._at < len(self._program) and len(self._loops) < 2 and self._arrival <= now:
-            command = self._program[self._at]
-            if not isinstance(command, LoopMatmul | LoopConv):
-                return
-            conv = isinstance(command, LoopConv)
-            if self._loops and self._loops[0].conv != conv:
-                return
-            # all its commands but the last have arrived before: they wait in queues
-            parts = LOOP_COMMANDS[type(command)]
-            ready = max(self._arrival + (parts - 1) * self.machine.command_interval, now + parts)
-            if self._loops and self._loops[-1].configured > now:
-                ready = max(ready, self._loops[-1].configured + (parts - 1) * self.machine.command_interval)
-            made = (
-                conv_streams(command, self.machine, self._halves, self._accumulator_half)
-                if isinstance(command, LoopConv)
-                else matmul_streams(command, self.machine, self._halves, self._accumulator_half)
-            )
-            loop = _Loop(made, ready + CONV_PIPELINE * conv, conv)
-            self._loops.append(loop)
-            self._halves ^= 1
-            if command.output if isinstance(command, LoopConv) else command.c:
-                self._accumulator_half ^= 1
-            self._at += 1
-            self._arrival = ready + self.machine.command_interval
-            self._start()
-            if not any(loop.sizes):
-                loop.retire = ready + RETIRE
+        """Take the host's next loop."""
+        command = self._program[self._at]
+        if not isinstance(command, LoopMatmul | LoopConv):
+            return
+        conv = isinstance(command, LoopConv)
+        if self._loops and self._loops[0].conv != conv:
+            return
+        # all its commands but the last have arrived before: they wait in queues
+        parts = LOOP_COMMANDS[type(command)]
+        ready = max(self._arrival + (parts - 1) * self.machine.command_interval, now + parts)
+        if self._loops and self._loops[-1].configured > now:
+            ready = max(ready, self._loops[-1].configured + (parts - 1) * self.machine.command_interval)
+        where = (self.machine, self._halves, self._accumulator_half)
+        made = conv_streams(command, *where) if isinstance(command, LoopConv) else matmul_streams(command, *where)
+        loop = _Loop(made, ready + CONV_PIPELINE * conv, conv)
+        self._loops.append(loop)
+        self._halves ^= 1
+        if command.output if isinstance(command, LoopConv) else command.c:
+            self._accumulator_half ^= 1
+        self._at += 1
+        self._arrival = ready + self.machine.command_interval
+        self._start()
+        if not any(loop.sizes):
+            loop.retire = ready + RETIRE
 
     def _direct(self, now: int) -> bool:
         """A command of the host that is not part of a loop."""
@@ -238,9 +256,9 @@ class Front:
             return False
         kind = LOAD if type(command) in (Mvin, ConfigLoad) else EXECUTE if type(command) in (Preload, Compute, ConfigExecute) else STORE
         if self.station.full(kind):
+            self._blocked.append(kind)
             return False
-        self.station.reserve(kind)
-        self._queue.append((now, kind, command))
+        self.station.allocate(command, kind, now + QUEUE)
         self._at += 1
         self._arrival = now + self.machine.command_interval
         return True

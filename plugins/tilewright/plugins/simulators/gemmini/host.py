@@ -175,7 +175,7 @@ def conv(task: Conv, machine: Machine, tiles: ConvTiles | None = None) -> Progra
                     pixels=1 if whole else min(kcols, machine.dim // kchs),
                     activation=task.activation,
                     pool=pool,
-                    pool_out_rows=pool_rows,
+                    pool_out_rows=pool_rows if pool else 0,
                     a_half=(1 if kch + krow + kcol + b + porow + pocol == 0 else 2) if keep_a else 0,
                     b_half=(1 if kch + poch + krow + kcol == 0 else 2) if keep_b else 0,
                 )

@@ -30,7 +30,6 @@ class Load:
         self.causes: dict[str, int] = {"transfer": 0}
         self.in_flight = 0
         self.until = 0
-        self._next = 0
         self._issued = -1
         #: Earliest start of the next mvin, last bus request, ends of the mvins and of the bus requests in flight.
         self._free = 0
@@ -43,19 +42,18 @@ class Load:
     def wake(self) -> None:
         """Plan the next command, if it is known when it is ready."""
         queue = self.station.queues[LOAD]
-        if self._next >= len(queue) or queue[self._next].pending:
+        if not queue or queue[0].pending:
             self.time = NEVER
             return
-        issue = max(queue[self._next].ready, self._issued + 1)
+        issue = max(queue[0].ready, self._issued + 1)
         self.time = max(issue + 1, self._free)
-        if type(queue[self._next].command) is Mvin:
+        if type(queue[0].command) is Mvin:
             self.time = max(self.time, self._commands[0])
 
     def act(self, now: int) -> None:
         """Run the next command."""
-        entry = self.station.queues[LOAD][self._next]
+        entry = self.station.queues[LOAD].popleft()
         self._issued = max(entry.ready, self._issued + 1)
-        self._next += 1
         command = entry.command
         if type(command) is ConfigLoad:
             self._states[command.state] = command

@@ -73,6 +73,17 @@ def lower(operator: Operator, machine: Machine, mapping: Mapping | None) -> Job:
     return Job(task, tiles, groups, (shared * m * k, k * n, shared * m * n))
 
 
+def tiles_of(job: Job, machine: Machine) -> int:
+    """Tiles of one repetition: loops that the host starts."""
+    task = job.task
+    if isinstance(task, Matmul):
+        sizes = [-(-size // machine.dim) for size in (task.m, task.n, task.k)]
+    else:
+        shape = task.shape
+        sizes = [shape.batch, *shape.pooled, shape.out_channels, shape.kernel, shape.kernel, shape.in_channels]
+    return math.prod(-(-size // tile) for size, tile in zip(sizes, job.tiles, strict=True))
+
+
 def program_of(job: Job, machine: Machine, index: int = 0) -> Program:
     """The host program of one repetition."""
     word = machine.input_bytes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from collections import deque
 from collections.abc import Callable
 
 from .commands import ACCUMULATOR, GARBAGE, ROW_MASK, Command, Compute, ConfigExecute, ConfigLoad, Mvin, Mvout, Preload
@@ -56,7 +57,7 @@ class Entry:
         self.pending = 0
         self.alloc = self.ready = 0
         self.done = NEVER
-        self.waiters: list[Entry] = []
+        self.waiters: list[Entry] | None = None
         #: Kind of the command that held it back longest; -1: none.
         self.why = -1
 
@@ -67,7 +68,10 @@ class Station:
     def __init__(self, machine: Machine, wake: Callable[[int], None]) -> None:
         self.machine = machine
         self.capacity = (machine.load_entries, machine.execute_entries, machine.store_entries)
-        self.queues: tuple[list[Entry], list[Entry], list[Entry]] = ([], [], [])
+        #: Commands that their controller has not begun, by kind.
+        self.queues: tuple[deque[Entry], deque[Entry], deque[Entry]] = (deque(), deque(), deque())
+        #: Commands that have not ended, and the latest end.
+        self.open = self.latest = 0
         self._live: tuple[list[Entry], list[Entry], list[Entry]] = ([], [], [])
         self.used = [0, 0, 0]
         #: Cycles in which entries become free, by kind.
@@ -87,18 +91,19 @@ class Station:
                 heapq.heappop(frees)
                 self.used[kind] -= 1
 
-    def reserve(self, kind: int) -> None:
-        """Promise an entry to a command that is on its way: the loop units count what they sent, not what has arrived."""
-        self.used[kind] += 1
-
     def full(self, kind: int) -> bool:
-        """No entry of the kind is free or promised."""
+        """No entry of the kind is free."""
         return self.used[kind] >= self.capacity[kind]
 
     def allocate(self, command: Command, kind: int, now: int) -> None:
-        """Take a command in: find what it must wait for, and hand it to its controller's queue."""
+        """Take a command in: find what it must wait for, and hand it to its controller's queue.
+
+        The loop units count what they sent, so there is an entry for it when it arrives.
+        """
+        self.used[kind] += 1
         entry = Entry(command, kind, self._count)
         self._count += 1
+        self.open += 1
         entry.alloc = now
         entry.ready = now + 1
         if kind == EXECUTE:
@@ -117,19 +122,24 @@ class Station:
     def finish(self, entry: Entry, done: int) -> None:
         """The end of an entry is known."""
         entry.done = done
+        self.open -= 1
+        if done > self.latest:
+            self.latest = done
         heapq.heappush(self.frees[entry.kind], done)
-        for waiter in entry.waiters:
+        for waiter in entry.waiters or ():
             waiter.pending -= 1
             if done > waiter.ready:
                 waiter.ready = done
                 waiter.why = entry.kind
             if not waiter.pending:
                 self._wake(waiter.kind)
-        entry.waiters = []
+        entry.waiters = None
 
     def _wait(self, entry: Entry, older: Entry) -> None:
         if older.done == NEVER:
             entry.pending += 1
+            if older.waiters is None:
+                older.waiters = []
             older.waiters.append(entry)
         elif older.done > entry.ready:
             entry.ready = older.done

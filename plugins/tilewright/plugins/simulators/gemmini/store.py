@@ -36,7 +36,6 @@ class Store:
         self.until = 0
         #: Cycle in which the last write is acknowledged.
         self.acknowledged = 0
-        self._next = 0
         self._issued = -1
         self._free = 0
         self._read = -1
@@ -53,14 +52,14 @@ class Store:
         if self._rows is not None:
             return
         queue = self.station.queues[STORE]
-        if self._next >= len(queue) or queue[self._next].pending:
+        if not queue or queue[0].pending:
             self.time = NEVER
             return
-        self.time = max(queue[self._next].ready + 1, self._issued + 2, self._free)
+        self.time = max(queue[0].ready + 1, self._issued + 2, self._free)
 
     def act(self, now: int) -> None:
         """Run the next command, or go on with one."""
-        entry = self.station.queues[STORE][self._next]
+        entry = self.station.queues[STORE][0]
         command = entry.command
         if self._rows is None:
             self._issued = max(entry.ready, self._issued + 1)
@@ -98,7 +97,7 @@ class Store:
         self._done(entry, self._read + DONE)
 
     def _done(self, entry: Entry, done: int) -> None:
-        self._next += 1
+        self.station.queues[STORE].popleft()
         self.station.finish(entry, done)
         self.wake()
 

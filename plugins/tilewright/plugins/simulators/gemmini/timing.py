@@ -46,11 +46,13 @@ class Outcome(msgspec.Struct, frozen=True):
     attribution: dict[str, dict[str, int]]
 
 
-def simulate(machine: Machine, program: Sequence[Command | LoopMatmul | LoopConv], first_half: int = 0) -> Outcome:
+def simulate(
+    machine: Machine, program: Sequence[Command | LoopMatmul | LoopConv], first_half: int = 0, ends: list[int] | None = None
+) -> Outcome:
     """Run a host program from an idle machine until everything is written.
 
-    The hardware does not reset which half of the scratchpad its next loop uses: `first_half` says so. Raises `InvalidInput`
-    when the program never ends, naming the command that waits.
+    The hardware does not reset which half of the scratchpad its next loop uses: `first_half` says so. `ends` receives the cycle
+    in which each loop has been unrolled. Raises `InvalidInput` when the program never ends, naming the command that waits.
     """
     count = dict.fromkeys(EVENTS, 0)
     channel = Channel(machine.memory)
@@ -60,17 +62,16 @@ def simulate(machine: Machine, program: Sequence[Command | LoopMatmul | LoopConv
     execute = Execute(machine, station, scratchpad, accumulator, machine.memory.latency + LOAD_AHEAD, count)
     store = Store(machine, station, channel, accumulator, execute.depth, count)
     actors = (load, execute, store)
-    front = Front(machine, station, program, first_half)
+    front = Front(machine, station, program, first_half, ends)
     while (now := min(front.time, load.time, execute.time, store.time)) < NEVER:
         if front.time == now:
             front.act(now)
             continue
         actor = load if load.time == now else store if store.time == now else execute
         actor.act(now)
-        free = min((frees[0] for frees in station.frees if frees), default=NEVER)
-        front.time = min(front.time, max(now + 1, free))
-    _check_finished(station, front)
-    last = max([store.acknowledged, execute.drained, *(each.done for queue in station.queues for each in queue[-1:])])
+        front.freed(now)
+    _check_finished(station, front, execute)
+    last = max(store.acknowledged, execute.drained, station.latest)
     cycles = last + FENCE + machine.call_overhead
     return Outcome(cycles, count, _attribution(cycles, load, execute, store))
 
@@ -83,12 +84,11 @@ def _attribution(cycles: int, load: Load, execute: Execute, store: Store) -> dic
     return {"array": array, "load": reads, "store": writes}
 
 
-def _check_finished(station: Station, front: Front) -> None:
-    for kind, queue in zip(KINDS, station.queues, strict=True):
-        for entry in queue:
-            if entry.done == NEVER:
-                raise InvalidInput(
-                    f"command {entry.index}, {entry.command}, never ends: the {kind} controller waits for commands that do not come"
-                )
+def _check_finished(station: Station, front: Front, execute: Execute) -> None:
+    if station.open:
+        waiting = [(kind, queue[0]) for kind, queue in zip(KINDS, station.queues, strict=True) if queue]
+        kind, entry = waiting[0] if waiting else ("execute", execute.owner)
+        assert entry is not None
+        raise InvalidInput(f"command {entry.index}, {entry.command}, never ends: the {kind} controller waits for commands that do not come")
     if not front.finished:
         raise InvalidInput(f"host command {front.position} never enters the reservation station")
