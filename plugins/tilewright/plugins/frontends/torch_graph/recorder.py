@@ -7,6 +7,7 @@ calls (`COMPOSITES`) are recorded as that function.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -54,8 +55,20 @@ def fake() -> Iterator[Any]:
     """Everything that is made inside exists by shape only."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode, _quiet():
         yield mode
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """What goes wrong is raised; torch need not log it, with its own stack, as well."""
+    log = logging.getLogger("torch._subclasses.fake_tensor")
+    before = log.disabled
+    log.disabled = True
+    try:
+        yield
+    finally:
+        log.disabled = before
 
 
 class _Recorder:

@@ -71,7 +71,10 @@ def _dense(x: Info, weight: Info, result: Info, stride: Pair, padding: Pair, dil
 
 
 def _transposed(x: Info, weight: Info, result: Info, stride: Pair, padding: Pair, dilation: Pair, groups: int) -> list[Operator]:
-    """One dense convolution per stride phase: outputs `o` with ``(o + padding) % stride`` equal use the same taps."""
+    """One dense convolution per stride phase: outputs `o` with ``(o + padding) % stride`` equal use the same taps.
+
+    Taps beyond the border count, as in every padded convolution.
+    """
     if dilation != (1, 1):
         raise Unknown(f"a transposed convolution with dilation {dilation}, expected 1")
     (r, s), sides = _sides(weight), _sides(x)
