@@ -100,7 +100,10 @@ def with_template(library, name, template, **changes):
 
 
 def interpret(nest: Nest, memory: dict[str, np.ndarray], arguments: dict[str, int]) -> None:
-    """Execute a nest on arrays of Fractions, instructions by their semantics; `memory` is written in place."""
+    """Execute a nest on arrays of Fractions, instructions by their semantics; `memory` is written in place.
+
+    Memory is given as matrices. The last two indices of B, C and a panel (vector, lane) make up a column, as in C.
+    """
     state = dict(memory)
     for name, buffer in nest.buffers.items():
         if name not in state:
@@ -112,9 +115,20 @@ def _at(index: Affine, env):
     return index.constant + sum(factor * env[name] for name, factor in index.terms)
 
 
+def _place(ref, state, env):
+    """Array and index of one element."""
+    array, index = state[ref.buffer], [_at(each, env) for each in ref.index]
+    if ref.buffer in ("B", "C", "packed") and len(index) == 3:
+        index = [index[0], index[1] * env["lanes"] + index[2]]
+    elif ref.buffer == "A":
+        index = index[:2]
+    return array, tuple(index)
+
+
 def _value(expr, state, env):
     if isinstance(expr, Ref):
-        return state[expr.buffer][tuple(_at(index, env) for index in expr.index)]
+        array, index = _place(expr, state, env)
+        return array[index]
     if isinstance(expr, Value):
         return _at(expr.index, env)
     assert isinstance(expr, Op)
@@ -136,8 +150,8 @@ def _run(body, state, env, arguments):
         elif isinstance(statement, If):
             _run(statement.then if arguments[statement.condition] else statement.otherwise, state, env, arguments)
         elif isinstance(statement, Assign):
-            place = tuple(_at(index, {**arguments, **env}) for index in statement.target.index)
-            state[statement.target.buffer][place] = _value(statement.value, state, {**arguments, **env})
+            array, place = _place(statement.target, state, {**arguments, **env})
+            array[place] = _value(statement.value, state, {**arguments, **env})
         else:
             _call(statement, state, {**arguments, **env})
 
@@ -151,8 +165,8 @@ def _call(call: Call, state, env):
         if isinstance(bound, Affine):
             inputs[operand.name] = _at(bound, env)
             continue
-        *outer, last = (_at(index, env) for index in bound.index)
-        row = state[bound.buffer][tuple(outer)]
+        array, (*outer, last) = _place(bound, state, env)
+        row = array[tuple(outer)]
         places[operand.name] = (row, last)
         inputs[operand.name] = [row[last + lane] if last + lane < len(row) else Fraction(0) for lane in range(operand.lanes)]
     written = next(operand for operand in call.instruction.operands if operand.access != "in")

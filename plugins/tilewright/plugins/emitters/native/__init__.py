@@ -52,7 +52,7 @@ class Native:
             test=code.test,
             verification=verify(plan, code),
             steps=tuple(f"{step}: {what}" for step, what in STEPS.items()),
-            tiles=tuple((tile.rows, tile.columns(plan.lanes)) for tile in edges(plan.tile) if not tile.masked),
+            tiles=tuple((tile.rows, tile.columns(plan.lanes)) for tile in edges(plan.tile, library, plan.numbers) if tile.edge == "whole"),
             notes=notes,
         )
 

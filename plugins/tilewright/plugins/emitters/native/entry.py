@@ -25,14 +25,15 @@ def entry_points(plan: Plan) -> str:
         "",
         *_operate(plan),
         "",
-        f"void {name}_sized({sized_parameters(plan)}) {{ operate(bounds, blocks, inputs, weights, outputs, 1); }}",
-        "",
         "/* Sizes are constants here: the compiler folds every loop bound. */",
         f"void {name}({operands(plan)}) {{",
         f"    static const ptrdiff_t bounds[] = {{{bounds}}};",
         f"    operate(bounds, &{name}_default, inputs, weights, outputs, 0);",
         "}",
     ]
+    if plan.only_own_size:
+        return "\n".join([*lines, ""])
+    lines += ["", f"void {name}_sized({sized_parameters(plan)}) {{ operate(bounds, blocks, inputs, weights, outputs, 1); }}"]
     if product.is_matrix_product:
         lines += [
             "",

@@ -11,7 +11,7 @@ from tilewright.protocol.kernel import InstructionLibrary
 from .numbers import Numbers
 from .operands import Operand, Product
 from .schedule import Tile, multiplies_by_lane
-from .tiles import Blocks
+from .tiles import Blocks, balanced
 
 _TEMPLATES = Path(__file__).parent / "templates"
 #: Lanes of four-byte words that the longest scalable vector may have (2048 bits).
@@ -28,6 +28,8 @@ class Plan:
     tile: Tile
     blocks: Blocks
     library: InstructionLibrary
+    #: Only the operator's own size can be computed: fewer tiles, for trials.
+    only_own_size: bool = False
 
     @property
     def lanes(self) -> int:
@@ -55,6 +57,15 @@ class Plan:
         m = self.product.shape[0]
         block = -(-m // -(-m // self.blocks.rows))
         return -(-block // -(-block // self.tile.rows))
+
+    def met(self) -> set[tuple[int, int, bool]]:
+        """(rows, vectors, last vector partial) of the tiles that the operator's own size meets."""
+        m, n, _ = self.product.shape
+        heights = {height for block in balanced(m, self.blocks.rows) for height in balanced(block, self.tile.rows)}
+        vectors = -(-n // self.lanes)
+        blocks = balanced(vectors, self.blocks.columns // self.lanes) if self.blocks.strips_first else {vectors: 1}
+        widths = {width for block in blocks for width in balanced(block, self.tile.vectors)}
+        return {(height, width, partial) for height in heights for width in widths for partial in (False, n % self.lanes > 0)}
 
     @property
     def most_a(self) -> int:

@@ -16,8 +16,8 @@ PARAMETERS = (
 
 
 def function(name: str, nest: Nest, library: InstructionLibrary) -> str:
-    """A static C function with `PARAMETERS`; the nest holds only instructions, p loops and argument tests."""
-    lines = [f"static void {name}({PARAMETERS}) {{"]
+    """A C function with `PARAMETERS`; the nest holds only instructions, p loops and argument tests."""
+    lines = [f"TILE void {name}({PARAMETERS}) {{"]
     # One row needs no row strides, a whole last vector no tail, a tile that packs nothing no panel.
     lines.append("    (void)a_row, (void)c_row, (void)tail, (void)packed;")
     lines += _Renderer(nest.buffers, library).block(nest.body, 1, frozenset())
@@ -94,9 +94,11 @@ class _Renderer:
         return self.register(value) if buffer.space != "memory" else self.pointer(value, buffer)
 
     def pointer(self, ref: Ref, buffer: Buffer) -> str:
-        """``base + constant x stride + ...``; the loop variable is in the base (`steps`)."""
+        """``base + constant x stride + ...``; the loop variable ``p`` is in the base (`steps`), ``tail`` is an argument."""
         terms = [ref.buffer]
         for index, stride in zip(ref.index, buffer.strides, strict=True):
+            if index.coefficient("tail"):
+                terms.append(f"{index.coefficient('tail')} * tail")
             if index.constant:
                 terms.append(str(index.constant) if stride == "1" else stride if index.constant == 1 else f"{index.constant} * {stride}")
         return " + ".join(terms)

@@ -12,7 +12,8 @@ V5  the lane loop of multiply-adds becomes an instruction
 V6  unroll everything inside the p loop
 ==  ==========================================================================================
 
-A tile with a `masked` last vector computes only its first ``tail`` columns. Every lane loop is exchanged for an
+A tile whose last vector is partial computes only ``tail`` of its columns: under a mask, or, where masks are slow, by moving the last
+vector back so that it ends with the tile; lanes it shares with its neighbour are computed twice. Every lane loop is exchanged for an
 instruction by `unify`; one that matches no instruction is an error, never silently scalar code.
 """
 
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from tilewright.protocol.errors import InvalidInput
 from tilewright.protocol.kernel import Instruction, InstructionLibrary
@@ -38,6 +40,11 @@ STEPS = {
 }
 _I, _J, _P, _L, _Q = map(Affine.var, ("i", "j", "p", "l", "q"))
 _ZERO = Affine()
+#: Cycles of a masked store beyond which computing some lanes twice is cheaper.
+_SLOW_STORE = 4
+
+
+Edge = Literal["whole", "masked", "moved"]
 
 
 @dataclass(frozen=True)
@@ -46,8 +53,8 @@ class Tile:
 
     rows: int
     vectors: int
-    #: The last vector is partial.
-    masked: bool = False
+    #: How the last vector covers fewer columns than it has lanes: not at all, under a mask, or moved back over its neighbour.
+    edge: Edge = "whole"
     #: Copies the B it reads into a panel, for the tiles below it.
     packs: bool = False
     #: Asks for B this many p steps ahead; 0: leaves it to the hardware.
@@ -92,9 +99,11 @@ def schedule(tile: Tile, library: InstructionLibrary, numbers: Numbers = FORMATS
     """The nest after each of V1 to V6. Raises InvalidInput when the tile does not fit or an instruction is missing."""
     check(tile, library, numbers)
     steps = _Steps(tile, library, numbers, library.lanes[numbers.result])
-    nest = steps.freeze()
+    # Moving a vector back is right only once C is in registers: until then, its columns are guarded.
+    guarded = replace(steps, tile=replace(tile, edge="masked")) if tile.edge == "moved" else steps
+    nest = guarded.freeze()
     yield "V1", nest
-    nest = steps.divide(nest)
+    nest = guarded.divide(nest)
     yield "V2", nest
     nest = steps.stage_result(nest)
     yield "V3", nest
@@ -103,6 +112,16 @@ def schedule(tile: Tile, library: InstructionLibrary, numbers: Numbers = FORMATS
     nest = steps.use_multiply_add(nest)
     yield "V5", nest
     yield "V6", replace(nest, body=_unroll(nest.body))
+
+
+def edge_of(vectors: int, library: InstructionLibrary, numbers: Numbers) -> Edge:
+    """How tiles of so many vectors end: moved back where there is a neighbour and masked stores are slow, else under a mask."""
+    slow = any(
+        each.latency > _SLOW_STORE and each.operands[0].type == numbers.result
+        for each in library.instructions
+        if any(operand.space == "mask" for operand in each.operands) and each.operands[0].space == "memory"
+    )
+    return "moved" if slow and vectors > 1 and not library.scalable else "masked"
 
 
 def multiplies_by_lane(library: InstructionLibrary, numbers: Numbers) -> bool:
@@ -122,7 +141,7 @@ class _Steps:
 
     def freeze(self) -> Nest:
         """V1."""
-        columns: int | str = "n" if self.tile.masked else self.tile.columns(self.lanes)
+        columns: int | str = self.tile.columns(self.lanes) if self.tile.edge == "whole" else "n"
         item, result = self.numbers.item, self.numbers.result
         buffers = {
             "A": Buffer("memory", item, (self.tile.rows, "k"), ("a_row", "a_step")),
@@ -144,7 +163,7 @@ class _Steps:
             "C": Buffer("memory", result, (rows, vectors, self.lanes), ("c_row", "LANES", "1")),
         }
         before: tuple[Stmt, ...] = ()
-        if self.tile.masked:
+        if self.tile.edge == "masked":
             buffers["mask"] = Buffer("mask", "i32", (self.lanes,))
             before = (self.lane_loop(Assign(Ref("mask", (_L,)), Op("less", (Value(_L), Value(Affine.var("tail")))))),)
         updates = []
@@ -157,7 +176,8 @@ class _Steps:
     def stage_result(self, nest: Nest) -> Nest:
         """V3: C in registers, zeroed before the p loop and added to memory (or stored) after it."""
         registers = Buffer("vector", self.numbers.result, (self.tile.rows, self.tile.vectors, self.lanes))
-        nest = replace(nest, buffers={**nest.buffers, "acc": registers, "old": registers})
+        kept = {name: buffer for name, buffer in nest.buffers.items() if buffer.space != "mask" or self.tile.edge == "masked"}
+        nest = replace(nest, buffers={**kept, "acc": registers, "old": registers})
         zero: list[Stmt] = []
         update: list[Stmt] = []
         add: list[Stmt] = []
@@ -171,7 +191,8 @@ class _Steps:
             add.append(self.instruction(Assign(acc, Op("add", (acc, old))), nest))
             store.append(self.instruction(Assign(c, self.guard(vector, acc, c)), nest))
         rows = self.tile.rows
-        before = [self.instruction(stmt.body[0], nest) for stmt in nest.body[:-1] if isinstance(stmt, For)]
+        masks = nest.body[:-1] if self.tile.edge == "masked" else ()
+        before = [self.instruction(stmt.body[0], nest) for stmt in masks if isinstance(stmt, For)]
         return replace(
             nest,
             body=(
@@ -242,7 +263,7 @@ class _Steps:
         """One vector of B into a register, and from there into the panel where the tile packs."""
         group = self.numbers.group
         at, lanes = Affine((), vector), self.spread()
-        b, source = Ref("b", (at, lanes)), Ref("B", (_P, at, lanes))
+        b, source = Ref("b", (at, lanes)), self.b_at(vector, lanes)
         stmts: list[Stmt] = []
         prefetch = _prefetch(self.library, "in") if self.tile.ahead else None
         if prefetch is not None and vector % self.vectors_per_line == 0:
@@ -250,7 +271,7 @@ class _Steps:
             stmts.append(Call(prefetch, ((prefetch.operands[0].name, later),)))
         stmts.append(self.instruction(Assign(b, self.guard_b(vector, source)), nest, group))
         if self.tile.packs:
-            stmts.append(self.instruction(Assign(Ref("packed", (_P, at, lanes)), b), nest, group))
+            stmts.append(self.instruction(Assign(self.b_at(vector, lanes, "packed"), b), nest, group))
         return stmts
 
     def load_a_lanes(self, nest: Nest) -> list[Stmt]:
@@ -283,6 +304,12 @@ class _Steps:
             return self.instruction(statement.body[0], nest)
         return replace(statement, body=tuple(self.replace_lane_loops(each, nest) for each in statement.body))
 
+    def moved(self, vector: int, lane: Affine, group: int = 1) -> Affine:
+        """Index in memory of a lane of a vector: the last one may start earlier."""
+        if self.tile.edge != "moved" or vector < self.tile.vectors - 1:
+            return lane
+        return Affine.of({**dict(lane.terms), "tail": group}, lane.constant - group * self.lanes)
+
     def spread(self) -> Affine:
         """Index of a lane of an operand's register: ``l``, or ``group x l + q``."""
         return Affine.of({"l": self.numbers.group, "q": 1}) if self.numbers.group > 1 else _L
@@ -291,11 +318,14 @@ class _Steps:
         return Ref("acc", (_I, Affine((), vector), _L))
 
     def c(self, vector: int, lane: Affine = _L) -> Ref:
-        return Ref("C", (_I, Affine((), vector), lane))
+        return Ref("C", (_I, Affine((), vector), self.moved(vector, lane)))
 
     def b_words(self, vector: int) -> list[Expr]:
         """The items of B in memory that lane ``l`` of a vector multiplies; unspecified past the tail."""
-        return [self.guard_b(vector, Ref("B", (_P, Affine((), vector), place))) for place in self.places()]
+        return [self.guard_b(vector, self.b_at(vector, place)) for place in self.places()]
+
+    def b_at(self, vector: int, place: Affine, buffer: str = "B") -> Ref:
+        return Ref(buffer, (_P, Affine((), vector), self.moved(vector, place, self.numbers.group)))
 
     def b_lanes(self, vector: int) -> list[Expr]:
         return [Ref("b", (Affine((), vector), place)) for place in self.places()]
@@ -314,7 +344,7 @@ class _Steps:
 
     def guard(self, vector: int, value: Expr, otherwise: Expr) -> Expr:
         """The value, in lanes that exist."""
-        partial = self.tile.masked and vector == self.tile.vectors - 1
+        partial = self.tile.edge == "masked" and vector == self.tile.vectors - 1
         return Op("select", (Ref("mask", (_L,)), value, otherwise)) if partial else value
 
     def guard_b(self, vector: int, value: Expr) -> Expr:

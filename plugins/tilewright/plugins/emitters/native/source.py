@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from .cases import test
@@ -11,11 +10,14 @@ from .header import header
 from .numbers import C_TYPES
 from .plan import Plan, fill
 from .render import PARAMETERS, function
-from .schedule import Tile, schedule
+from .schedule import Edge, Tile, edge_of, schedule
 from .tiles import edges
 
 #: C expression that makes an item of a word, by (word, item).
 _CONVERSIONS = {("bf16", "f32"): "from_bf16"}
+#: Multiply-accumulates up to which tiles are inlined: calls cost as much as the work. Larger ones are not, because register
+#: allocation across several tiles spills.
+_TINY = 1000
 _FROM_BF16 = """static inline float from_bf16(uint16_t word) {
     union {
         uint32_t bits;
@@ -42,11 +44,13 @@ def generate(plan: Plan) -> Code:
 
 
 def tile_functions(plan: Plan) -> list[Tile]:
-    """The tiles a plan needs: every edge, and those of the first strip that pack B."""
-    tiles = list(edges(plan.tile))
-    if plan.packs:
-        tiles += [replace(tile, packs=True) for tile in edges(plan.tile) if tile.rows == plan.first_rows]
-    return tiles
+    """The tiles of a plan: every edge, or only those its own size meets; and those of the first strip that pack B."""
+    tiles = list(edges(plan.tile, plan.library, plan.numbers))
+    packing = [replace(tile, packs=True) for tile in tiles if plan.packs and tile.rows == plan.first_rows]
+    if not plan.only_own_size:
+        return [*tiles, *packing]
+    met = plan.met()
+    return [tile for tile in (*tiles, *packing) if (tile.rows, tile.vectors, tile.edge != "whole") in met]
 
 
 def _source(plan: Plan) -> str:
@@ -64,6 +68,7 @@ def _source(plan: Plan) -> str:
         **({} if library.scalable else {"LANES": plan.lanes}),
     }
     switches = {"A_IN_PLACE": plan.a_in_place, "B_IN_PLACE": plan.b_in_place, "PACKS": plan.packs}
+    made = tile_functions(plan)
     words = {plan.numbers.word(plan.operand(side).tensor) for side in "ab"}
     parts = [
         f"/* {plan.name}: for {library.name}, {numbers.name}, register tile {_shape(plan.tile, plan)} and its edges. */",
@@ -76,10 +81,11 @@ def _source(plan: Plan) -> str:
         f"typedef {C_TYPES[numbers.item]} item;",
         f"typedef {C_TYPES[numbers.result]} result;",
         "#define INLINE static inline __attribute__((always_inline))",
+        f"#define TILE {'static inline' if operator.macs <= _TINY else 'static __attribute__((noinline))'}",
         "",
         *([_FROM_BF16] if "bf16" in words else []),
-        *(function(_name(tile, plan), [*schedule(tile, library, numbers)][-1][1], library) for tile in tile_functions(plan)),
-        _tables(plan),
+        *(function(_name(tile, plan), [*schedule(tile, library, numbers)][-1][1], library) for tile in made),
+        _tables(plan, made),
         *(_pack(side, plan, shape) for side in "ab"),
         fill("driver.c", {"NAME": plan.name}),
         entry_points(plan),
@@ -93,24 +99,26 @@ def _pack(side: str, plan: Plan, shape: dict[str, int]) -> str:
     return fill("pack.c", {"SIDE": side, "WORD": C_TYPES[word], "ITEM_OF": convert, **shape})
 
 
-def _tables(plan: Plan) -> str:
-    """Tile functions by rows, vectors, and whether the last vector is partial."""
+def _tables(plan: Plan, made: list[Tile]) -> str:
+    """Tile functions by rows, vectors, and whether the last vector is partial; 0 for those that are never called."""
 
-    def table(make: Callable[[int, bool], Tile]) -> str:
-        pairs = [", ".join(_name(make(vectors, masked), plan) for masked in (False, True)) for vectors in range(1, plan.tile.vectors + 1)]
-        return "{" + ", ".join(f"{{{pair}}}" for pair in pairs) + "}"
+    def row(rows: int, packs: bool) -> str:
+        cells = []
+        for vectors in range(1, plan.tile.vectors + 1):
+            ends: tuple[Edge, Edge] = ("whole", edge_of(vectors, plan.library, plan.numbers))
+            pair = [Tile(rows, vectors, edge, packs, plan.tile.ahead) for edge in ends]
+            cells.append("{" + ", ".join(_name(tile, plan) if tile in made else "0" for tile in pair) + "}")
+        return "{" + ", ".join(cells) + "}"
 
-    rows = [table(lambda vectors, masked, r=r: Tile(r, vectors, masked)) for r in range(1, plan.tile.rows + 1)]  # type: ignore[misc]
     lines = [
         f"typedef void kernel({PARAMETERS});",
         "/* [rows - 1][vectors - 1][last vector is partial] */",
         "static kernel *const kernels[ROWS][VECTORS][2] = {",
-        *(f"    {row}," for row in rows),
+        *(f"    {row(rows, False)}," for rows in range(1, plan.tile.rows + 1)),
         "};",
     ]
     if plan.packs:
-        first = table(lambda vectors, masked: Tile(plan.first_rows, vectors, masked, packs=True))
-        lines += ["/* of FIRST rows, packing B on the way */", f"static kernel *const packing[VECTORS][2] = {first};"]
+        lines += ["/* of FIRST rows, packing B on the way */", f"static kernel *const packing[VECTORS][2] = {row(plan.first_rows, True)};"]
     return "\n".join([*lines, ""])
 
 
@@ -119,4 +127,4 @@ def _shape(tile: Tile, plan: Plan) -> str:
 
 
 def _name(tile: Tile, plan: Plan) -> str:
-    return f"tile_{_shape(tile, plan)}{'_tail' if tile.masked else ''}{'_pack' if tile.packs else ''}"
+    return f"tile_{_shape(tile, plan)}{'' if tile.edge == 'whole' else f'_{tile.edge}'}{'_pack' if tile.packs else ''}"

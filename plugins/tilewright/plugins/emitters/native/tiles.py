@@ -8,22 +8,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 from tilewright.protocol.errors import InvalidInput
 from tilewright.protocol.kernel import Cache, Instruction, InstructionLibrary
 
 from .numbers import Numbers
-from .schedule import Tile, multiplies_by_lane, registers
+from .schedule import Tile, edge_of, multiplies_by_lane, registers
 
 #: Cycles of one kernel call that do not scale with depth: call, loop entry, pipeline fill.
 _CALL_CYCLES = 20.0
 #: Loads issued per cycle.
 _LOADS = 2.0
 WORD_BYTES = 4
-#: Rows of a streamed B that are read together.
-_STREAM_DEPTH = 16
+#: Rows of a streamed B that are read together: for one or two rows of A, and for more.
+_STREAM_DEPTHS = (8, 16)
+#: Strips of A that a stream of B may pass.
+_STREAM_ROWS = 8
+#: Depth of a pass: of few strips, and of many (the panel of B then comes from L2, as fast as it is used).
+_DEPTHS = (256, 384)
+_MANY_ROWS = 96
+#: Rows of A that are read in place at once: more streams than this the hardware does not follow.
+_STREAMS = 10
 
 
 @dataclass(frozen=True)
@@ -42,23 +49,41 @@ class Blocks:
     strips_first: bool
 
 
-def largest_tiles(library: InstructionLibrary, numbers: Numbers, widest: int = 4) -> Iterator[Tile]:
-    """For 1 to `widest` vectors, the tile with the most rows that fits the registers (whole vectors of rows, by lanes)."""
+def largest_tiles(library: InstructionLibrary, numbers: Numbers, row_bytes: int, widest: int = 4) -> Iterator[Tile]:
+    """For 1 to `widest` vectors, the tile with the most rows that fits the registers.
+
+    Rows of A read in place lie `row_bytes` apart: there are no more of them than the hardware follows, and than one set of
+    the L1 cache holds. By lanes, A is packed, and rows are whole vectors.
+    """
     file = library.register_file("vector")
     count = file.count if file else 0
-    step = library.lanes[numbers.result] if multiplies_by_lane(library, numbers) else 1
+    by_lane = multiplies_by_lane(library, numbers)
+    step = library.lanes[numbers.result] if by_lane else 1
+    first = library.caches[0]
     for vectors in range(1, widest + 1):
-        fitting = [rows for rows in range(step, count, step) if sum(registers(Tile(rows, vectors), library, numbers)) <= count]
+        fitting = [
+            rows
+            for rows in range(step, count, step)
+            if sum(registers(Tile(rows, vectors), library, numbers)) <= count
+            and (by_lane or (rows <= _STREAMS and _lines_per_set(row_bytes, rows, first) <= first.ways))
+        ]
         if fitting:
             yield Tile(fitting[-1], vectors)
 
 
-def edges(tile: Tile) -> Iterator[Tile]:
+def _lines_per_set(stride_bytes: int, rows: int, cache: Cache) -> float:
+    """Lines that the fullest set of a cache takes from `rows` words that lie a stride apart."""
+    lines, rest = divmod(stride_bytes, cache.line_bytes)
+    sets = cache.sets if rest or not lines else cache.sets // math.gcd(lines, cache.sets)
+    return rows / min(rows, sets)
+
+
+def edges(tile: Tile, library: InstructionLibrary, numbers: Numbers) -> Iterator[Tile]:
     """The tile and all smaller ones, each with whole vectors and with a partial last one."""
     for rows in range(tile.rows, 0, -1):
         for vectors in range(tile.vectors, 0, -1):
-            yield Tile(rows, vectors)
-            yield Tile(rows, vectors, masked=True)
+            yield replace(tile, rows=rows, vectors=vectors)
+            yield replace(tile, rows=rows, vectors=vectors, edge=edge_of(vectors, library, numbers))
 
 
 def multiplier(library: InstructionLibrary, numbers: Numbers) -> Instruction:
@@ -106,7 +131,7 @@ def choose_tile(shape: tuple[int, int, int], library: InstructionLibrary, number
             for width, column_times in balanced(vectors, tile.vectors).items()
         )
 
-    return min(largest_tiles(library, numbers), key=lambda tile: (total(tile), tile.rows + tile.vectors * lanes))
+    return min(largest_tiles(library, numbers, k * WORD_BYTES), key=lambda tile: (total(tile), tile.rows + tile.vectors * lanes))
 
 
 def _stay(cache: Cache, stays: int, streams: int) -> int:
@@ -121,18 +146,23 @@ def _stay(cache: Cache, stays: int, streams: int) -> int:
 def choose_blocks(shape: tuple[int, int, int], tile: Tile, library: InstructionLibrary, numbers: Numbers) -> Blocks:
     """Blocks for (rows, columns, depth), each clipped to the problem.
 
-    A panel of B stays in L1 and a block of A in L2, or, for tall products whose B fits half of L2, the other way round. A
-    product of one strip reads B in place, a few of its rows at a time: it passes by once, as a stream.
+    A large B that few rows pass is read in place, some of its rows at a time: as a stream. A small B, one that fewer strips
+    pass than copying costs, and one whose rows are one panel wide, are read in place too. Otherwise a panel of B stays in L1 and
+    a block of A in L2 or, for tall products whose B fits half of L2, the other way round.
     """
     m, n, k = shape
     width = tile.columns(library.lanes[numbers.result])
     first, second = library.caches[0], library.caches[1]
     columns = -(-n // width) * width
-    depth = min(k, _stay(first, width, tile.rows))
-    if m <= tile.rows:
-        streams = k * n * WORD_BYTES > second.size_bytes
-        return Blocks(m, min(depth, _STREAM_DEPTH) if streams else depth, width, pack_a=False, pack_b=False, strips_first=False)
+    bytes_of_b = k * n * WORD_BYTES
+    if bytes_of_b > second.size_bytes and m <= _STREAM_ROWS:
+        depth = min(k, _STREAM_DEPTHS[m > 2])
+        return Blocks(m, depth, width, pack_a=False, pack_b=False, strips_first=False)
+    depth = min(k, max(_stay(first, width, tile.rows), _DEPTHS[m >= _MANY_ROWS]))
+    strips = -(-m // tile.rows)
+    fits = _lines_per_set(n * WORD_BYTES, depth, first) <= first.ways / 2
+    in_place = n <= width or strips == 1 or (fits and (bytes_of_b <= 3 * first.size_bytes // 4 or strips <= 3))
     if depth * columns * WORD_BYTES <= second.size_bytes // 2 and m >= 4 * n:
-        return Blocks(m, depth, columns, pack_a=False, pack_b=True, strips_first=True)
+        return Blocks(m, depth, columns, pack_a=False, pack_b=not in_place, strips_first=True)
     rows = min(m, max(tile.rows, _stay(second, depth, width)))
-    return Blocks(rows, depth, width, pack_a=False, pack_b=True, strips_first=False)
+    return Blocks(rows, depth, width, pack_a=False, pack_b=not in_place, strips_first=False)
