@@ -1,0 +1,110 @@
+"""Shapes of all tensors of a graph, in one pass: per node, what is constant is computed and the rest is inferred."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+#: Largest tensor that is computed, in elements: shapes and indices are small, weights need no values.
+SMALL = 1 << 12
+
+
+class Values:
+    """What is known of a graph's tensors."""
+
+    def __init__(self) -> None:
+        #: Tensor -> (shape, ONNX element type).
+        self.shapes: dict[str, tuple[tuple[int, ...], int]] = {}
+        #: Tensor -> its value, where that is constant and small.
+        self.constants: dict[str, Any] = {}
+        #: Tensors that follow from trained parameters alone.
+        self.static: set[str] = set()
+
+
+def infer(model: Any, values: Values) -> Values:
+    """Everything that follows from the shapes of the inputs."""
+    import onnx
+    from onnx import numpy_helper
+
+    for each in model.graph.initializer:
+        shape = tuple(each.dims)
+        values.shapes[each.name] = (shape, each.data_type)
+        values.static.add(each.name)
+        if math.prod(shape) <= SMALL and not each.external_data:
+            values.constants[each.name] = numpy_helper.to_array(each)
+    opsets = {each.domain: each.version for each in model.opset_import}
+    for node in model.graph.node:
+        _infer(node, values, opsets, onnx, model)
+    return values
+
+
+def _infer(node: Any, values: Values, opsets: dict[str, int], onnx: Any, model: Any) -> None:
+    named = [name for name in node.input if name]
+    if node.op_type == "Shape" and named[0] in values.shapes and node.domain in ("", "ai.onnx"):
+        _shape(node, values)
+        return
+    if all(name in values.static for name in named):
+        values.static.update(name for name in node.output if name)
+    if all(name in values.constants for name in named) and not any(each.type in (5, 10) for each in node.attribute):
+        _compute(node, values, opsets, onnx)
+    _types(node, values, opsets, onnx, model)
+
+
+def _shape(node: Any, values: Values) -> None:
+    import numpy as np
+
+    shape = values.shapes[node.input[0]][0]
+    start, end = (next((each.i for each in node.attribute if each.name == name), None) for name in ("start", "end"))
+    found = np.array(shape[start:end], dtype=np.int64)
+    values.constants[node.output[0]] = found
+    values.static.add(node.output[0])
+    values.shapes[node.output[0]] = (found.shape, 7)
+
+
+def _compute(node: Any, values: Values, opsets: dict[str, int], onnx: Any) -> None:
+    """The value of a node of constants, if it is small and the library can compute it."""
+    import warnings
+
+    from onnx.reference import ReferenceEvaluator
+
+    if node.op_type == "ConstantOfShape" and math.prod(int(each) for each in values.constants[node.input[0]].ravel()) > SMALL:
+        return
+    inputs = [onnx.helper.make_tensor_value_info(name, 0, None) for name in dict.fromkeys(node.input) if name]
+    outputs = [onnx.helper.make_tensor_value_info(name, 0, None) for name in node.output if name]
+    single = onnx.helper.make_graph([node], "single", inputs, outputs)
+    imports = [onnx.helper.make_opsetid(domain, version) for domain, version in opsets.items()]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            made = onnx.helper.make_model(single, opset_imports=imports)
+            results = ReferenceEvaluator(made).run(None, {name: values.constants[name] for name in node.input if name})
+    except Exception:  # what the library cannot compute stays unknown, and is listed as such if it matters
+        return
+    for name, result in zip([name for name in node.output if name], results, strict=False):
+        if getattr(result, "size", SMALL + 1) <= SMALL:
+            values.constants[name] = result
+
+
+def _types(node: Any, values: Values, opsets: dict[str, int], onnx: Any, model: Any) -> None:
+    from onnx import numpy_helper, shape_inference
+
+    if not all(name in values.shapes for name in node.input if name):
+        return
+    types = {name: onnx.helper.make_tensor_type_proto(values.shapes[name][1], list(values.shapes[name][0])) for name in node.input if name}
+    data = {name: numpy_helper.from_array(values.constants[name], name) for name in types if name in values.constants}
+    domain = "" if node.domain == "ai.onnx" else node.domain
+    try:
+        schema = onnx.defs.get_schema(node.op_type, opsets.get(node.domain, opsets.get(domain, 1)), domain)
+        found = shape_inference.infer_node_outputs(
+            schema, node, types, data, opset_imports=list(model.opset_import), ir_version=model.ir_version
+        )
+    except Exception:  # no schema, or no rule: the outputs stay unknown, and are listed as such if they matter
+        found = {}
+    for name in node.output:
+        if name in values.constants:
+            array = values.constants[name]
+            values.shapes[name] = (tuple(array.shape), onnx.helper.np_dtype_to_tensor_dtype(array.dtype))
+        elif name in found:
+            tensor = found[name].tensor_type
+            if tensor.HasField("shape") and all(dim.HasField("dim_value") for dim in tensor.shape.dim):
+                values.shapes[name] = (tuple(dim.dim_value for dim in tensor.shape.dim), tensor.elem_type)
