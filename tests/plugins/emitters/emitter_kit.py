@@ -118,7 +118,7 @@ def _at(index: Affine, env):
 def _place(ref, state, env):
     """Array and index of one element."""
     array, index = state[ref.buffer], [_at(each, env) for each in ref.index]
-    if ref.buffer in ("B", "C", "packed") and len(index) == 3:
+    if ref.buffer in ("B", "C", "packed_b") and len(index) == 3:
         index = [index[0], index[1] * env["lanes"] + index[2]]
     elif ref.buffer == "A":
         index = index[:2]

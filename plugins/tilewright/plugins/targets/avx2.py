@@ -139,6 +139,12 @@ LIBRARY = InstructionLibrary(
             per_cycle=2,
         ),
         Instruction(
+            "store_word",
+            (_op("dst", "memory", "f32", 1, "out"), _op("src", "vector", "f32")),
+            "dst[i] = src[0]",
+            "_mm_store_ss({dst}, _mm256_castps256_ps128({src}));",
+        ),
+        Instruction(
             "fma",
             (_op("acc", "vector", "f32", written="inout"), _op("a", "vector", "f32"), _op("b", "vector", "f32")),
             "acc[i] = fma(a[i], b[i], acc[i])",

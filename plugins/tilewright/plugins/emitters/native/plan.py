@@ -10,7 +10,7 @@ from tilewright.protocol.kernel import InstructionLibrary
 
 from .numbers import Numbers
 from .operands import Operand, Product
-from .schedule import Tile, multiplies_by_lane
+from .schedule import Tile, multiplies_by_lane, stores_words
 from .tiles import Blocks, balanced
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -47,9 +47,14 @@ class Plan:
         return self.numbers.in_place(self.product.b.tensor)
 
     @property
-    def packs(self) -> bool:
+    def packs_b(self) -> bool:
         """The first strip's tile packs the B it reads."""
         return self.b_in_place and self.product.b.plain and self.product.b.unit and self.blocks.pack_b
+
+    @property
+    def packs_a(self) -> bool:
+        """The first panel's tiles pack the A they read."""
+        return self.a_in_place and self.product.a.plain and self.blocks.pack_a and stores_words(self.library, self.numbers)
 
     @property
     def first_rows(self) -> int:
@@ -57,6 +62,13 @@ class Plan:
         m = self.product.shape[0]
         block = -(-m // -(-m // self.blocks.rows))
         return -(-block // -(-block // self.tile.rows))
+
+    @property
+    def first_vectors(self) -> int:
+        """Vectors of the first panel at the operator's own size."""
+        vectors = -(-self.product.shape[1] // self.lanes)
+        block = max(balanced(vectors, self.blocks.columns // self.lanes)) if self.blocks.strips_first else vectors
+        return max(balanced(block, self.tile.vectors))
 
     def met(self) -> set[tuple[int, int, bool]]:
         """(rows, vectors, last vector partial) of the tiles that the operator's own size meets."""

@@ -11,15 +11,15 @@ from .nest import Affine, Buffer, Call, For, If, Nest, Ref, Stmt
 #: What every tile function takes; `k` counts groups of depth.
 PARAMETERS = (
     "ptrdiff_t k, const item *restrict A, ptrdiff_t a_row, ptrdiff_t a_step, const item *restrict B, ptrdiff_t b_step,"
-    " result *restrict C, ptrdiff_t c_row, int accumulate, ptrdiff_t tail, item *restrict packed"
+    " result *restrict C, ptrdiff_t c_row, int accumulate, ptrdiff_t tail, item *restrict packed_a, item *restrict packed_b"
 )
 
 
 def function(name: str, nest: Nest, library: InstructionLibrary) -> str:
     """A C function with `PARAMETERS`; the nest holds only instructions, p loops and argument tests."""
     lines = [f"TILE void {name}({PARAMETERS}) {{"]
-    # One row needs no row strides, a whole last vector no tail, a tile that packs nothing no panel.
-    lines.append("    (void)a_row, (void)c_row, (void)tail, (void)packed;")
+    # One row needs no row strides, a whole last vector no tail, a tile that packs nothing no place for it.
+    lines.append("    (void)a_row, (void)c_row, (void)tail, (void)packed_a, (void)packed_b;")
     lines += _Renderer(nest.buffers, library).block(nest.body, 1, frozenset())
     return "\n".join([*lines, "}", ""])
 

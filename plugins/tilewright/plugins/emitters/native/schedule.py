@@ -55,8 +55,9 @@ class Tile:
     vectors: int
     #: How the last vector covers fewer columns than it has lanes: not at all, under a mask, or moved back over its neighbour.
     edge: Edge = "whole"
-    #: Copies the B it reads into a panel, for the tiles below it.
-    packs: bool = False
+    #: Copies the B it reads into a panel, for the tiles below it; the A it reads into a strip, for the tiles beside it.
+    packs_b: bool = False
+    packs_a: bool = False
     #: Asks for B this many p steps ahead; 0: leaves it to the hardware.
     ahead: int = 0
 
@@ -122,6 +123,13 @@ def edge_of(vectors: int, library: InstructionLibrary, numbers: Numbers) -> Edge
         if any(operand.space == "mask" for operand in each.operands) and each.operands[0].space == "memory"
     )
     return "moved" if slow and vectors > 1 and not library.scalable else "masked"
+
+
+def stores_words(library: InstructionLibrary, numbers: Numbers) -> bool:
+    """True when the library can store the first lane of a vector: tiles can then pack the A that they broadcast."""
+    lanes = library.lanes[numbers.result]
+    buffers = {"to": Buffer("memory", numbers.item, ("k",), ("1",)), "a": Buffer("vector", numbers.item, (lanes,))}
+    return instruction_for(Assign(Ref("to", (_L,)), Ref("a", (_ZERO,))), 1, buffers, library) is not None
 
 
 def multiplies_by_lane(library: InstructionLibrary, numbers: Numbers) -> bool:
@@ -229,20 +237,18 @@ class _Steps:
         wide = self.lanes * group
         panel = (f"({vectors} * LANES * {group})" if group > 1 else f"({vectors} * LANES)", nest.buffers["B"].strides[1], "1")
         by_lane = multiplies_by_lane(self.library, self.numbers) and rows % self.lanes == 0
-        nest = replace(
-            nest,
-            buffers={
-                **nest.buffers,
-                "b": Buffer("vector", item, (vectors, wide)),
-                "a": Buffer("vector", item, (rows // self.lanes if by_lane else rows, wide)),
-                **({"packed": Buffer("memory", item, ("k", vectors, wide), panel)} if self.tile.packs else {}),
-                **(
-                    {"A": replace(nest.buffers["A"], shape=("k", rows // self.lanes, wide), strides=("a_step", "LANES", "1"))}
-                    if by_lane
-                    else {}
-                ),
-            },
-        )
+        buffers = {
+            **nest.buffers,
+            "b": Buffer("vector", item, (vectors, wide)),
+            "a": Buffer("vector", item, (rows // self.lanes if by_lane else rows, wide)),
+        }
+        if self.tile.packs_b:
+            buffers["packed_b"] = Buffer("memory", item, ("k", vectors, wide), panel)
+        if self.tile.packs_a:
+            buffers["packed_a"] = Buffer("memory", item, ("k", rows), (str(rows), "1"))
+        if by_lane:
+            buffers["A"] = replace(buffers["A"], shape=("k", rows // self.lanes, wide), strides=("a_step", "LANES", "1"))
+        nest = replace(nest, buffers=buffers)
         scalar_a = instruction_for(self.update(self.acc(0), "A", self.b_lanes(0)), self.lanes, nest.buffers, self.library) is not None
         loads = [self.load(vector, nest) for vector in range(vectors)]
         held = "a" if not scalar_a else "A"
@@ -251,7 +257,9 @@ class _Steps:
         else:
             updates = [self.lane_loop(self.update(self.acc(vector), held, self.b_lanes(vector))) for vector in range(vectors)]
             spread = Assign(Ref("a", (_I, self.spread())), Ref("A", (_I, _P, _Q if group > 1 else _ZERO)))
-            broadcast = () if scalar_a else (self.instruction(spread, nest, group),)
+            broadcast: tuple[Stmt, ...] = () if scalar_a else (self.instruction(spread, nest, group),)
+            if self.tile.packs_a:
+                broadcast = (*broadcast, self.store_word(nest))
             if vectors <= rows or scalar_a:
                 step = (*(stmt for load in loads for stmt in load), For("i", rows, (*broadcast, *updates)))
             else:
@@ -270,9 +278,17 @@ class _Steps:
             later = Ref("B", (replace(_P, constant=self.tile.ahead), at, _ZERO))
             stmts.append(Call(prefetch, ((prefetch.operands[0].name, later),)))
         stmts.append(self.instruction(Assign(b, self.guard_b(vector, source)), nest, group))
-        if self.tile.packs:
-            stmts.append(self.instruction(Assign(self.b_at(vector, lanes, "packed"), b), nest, group))
+        if self.tile.packs_b:
+            stmts.append(self.instruction(Assign(self.b_at(vector, lanes, "packed_b"), b), nest, group))
         return stmts
+
+    def store_word(self, nest: Nest) -> Call:
+        """The word of A that was just broadcast, into the strip."""
+        assign = Assign(Ref("packed_a", (_P, Affine.of({"i": 1, "l": 1}))), Ref("a", (_I, _ZERO)))
+        call = instruction_for(assign, 1, nest.buffers, self.library)
+        if call is None:
+            raise InvalidInput(f"{self.library.name}: no instruction computes '{assign}'")
+        return call
 
     def load_a_lanes(self, nest: Nest) -> list[Stmt]:
         """Whole vectors of a packed A."""

@@ -46,11 +46,17 @@ def generate(plan: Plan) -> Code:
 def tile_functions(plan: Plan) -> list[Tile]:
     """The tiles of a plan: every edge, or only those its own size meets; and those of the first strip that pack B."""
     tiles = list(edges(plan.tile, plan.library, plan.numbers))
-    packing = [replace(tile, packs=True) for tile in tiles if plan.packs and tile.rows == plan.first_rows]
+    first_panel = [replace(tile, packs_a=True) for tile in tiles if plan.packs_a and _is_first_panel(tile, plan)]
+    packing = [replace(tile, packs_b=True) for tile in (*tiles, *first_panel) if plan.packs_b and tile.rows == plan.first_rows]
+    packing += first_panel
     if not plan.only_own_size:
         return [*tiles, *packing]
     met = plan.met()
     return [tile for tile in (*tiles, *packing) if (tile.rows, tile.vectors, tile.edge != "whole") in met]
+
+
+def _is_first_panel(tile: Tile, plan: Plan) -> bool:
+    return tile.vectors == plan.first_vectors and tile.edge == "whole"
 
 
 def _source(plan: Plan) -> str:
@@ -60,14 +66,15 @@ def _source(plan: Plan) -> str:
         "ROWS": plan.tile.rows,
         "VECTORS": plan.tile.vectors,
         "GROUP": numbers.group,
-        "FIRST": plan.first_rows,
+        "FIRST_ROWS": plan.first_rows,
+        "FIRST_VECTORS": plan.first_vectors,
         "MOST_DEPTH": plan.blocks.depth,
         "MOST_A": plan.most_a,
         "MOST_B": plan.most_b,
         "WIDEST": max(plan.tile.rows, plan.most_b // max(1, plan.blocks.depth)),
         **({} if library.scalable else {"LANES": plan.lanes}),
     }
-    switches = {"A_IN_PLACE": plan.a_in_place, "B_IN_PLACE": plan.b_in_place, "PACKS": plan.packs}
+    switches = {"A_IN_PLACE": plan.a_in_place, "B_IN_PLACE": plan.b_in_place, "PACKS_A": plan.packs_a, "PACKS_B": plan.packs_b}
     made = tile_functions(plan)
     words = {plan.numbers.word(plan.operand(side).tensor) for side in "ab"}
     parts = [
@@ -106,7 +113,7 @@ def _tables(plan: Plan, made: list[Tile]) -> str:
         cells = []
         for vectors in range(1, plan.tile.vectors + 1):
             ends: tuple[Edge, Edge] = ("whole", edge_of(vectors, plan.library, plan.numbers))
-            pair = [Tile(rows, vectors, edge, packs, plan.tile.ahead) for edge in ends]
+            pair = [replace(plan.tile, rows=rows, vectors=vectors, edge=edge, packs_b=packs) for edge in ends]
             cells.append("{" + ", ".join(_name(tile, plan) if tile in made else "0" for tile in pair) + "}")
         return "{" + ", ".join(cells) + "}"
 
@@ -117,8 +124,18 @@ def _tables(plan: Plan, made: list[Tile]) -> str:
         *(f"    {row(rows, False)}," for rows in range(1, plan.tile.rows + 1)),
         "};",
     ]
-    if plan.packs:
-        lines += ["/* of FIRST rows, packing B on the way */", f"static kernel *const packing[VECTORS][2] = {row(plan.first_rows, True)};"]
+    if plan.packs_b:
+        lines += [
+            "/* of FIRST_ROWS rows, packing B on the way */",
+            f"static kernel *const packing_b[VECTORS][2] = {row(plan.first_rows, True)};",
+        ]
+    if plan.packs_a:
+        first = [replace(plan.tile, rows=rows, vectors=plan.first_vectors, packs_a=True) for rows in range(1, plan.tile.rows + 1)]
+        names = ", ".join(_name(tile, plan) if tile in made else "0" for tile in first)
+        lines += ["/* of FIRST_VECTORS vectors, packing A on the way */", f"static kernel *const packing_a[ROWS] = {{{names}}};"]
+        if plan.packs_b:
+            both = replace(plan.tile, rows=plan.first_rows, vectors=plan.first_vectors, packs_a=True, packs_b=True)
+            lines += [f"static kernel *const packing_both = {_name(both, plan) if both in made else '0'};"]
     return "\n".join([*lines, ""])
 
 
@@ -127,4 +144,4 @@ def _shape(tile: Tile, plan: Plan) -> str:
 
 
 def _name(tile: Tile, plan: Plan) -> str:
-    return f"tile_{_shape(tile, plan)}{'' if tile.edge == 'whole' else f'_{tile.edge}'}{'_pack' if tile.packs else ''}"
+    return f"tile_{_shape(tile, plan)}{'' if tile.edge == 'whole' else f'_{tile.edge}'}{'_a' * tile.packs_a}{'_b' * tile.packs_b}"

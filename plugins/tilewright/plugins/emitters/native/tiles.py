@@ -15,7 +15,7 @@ from tilewright.protocol.errors import InvalidInput
 from tilewright.protocol.kernel import Cache, Instruction, InstructionLibrary
 
 from .numbers import Numbers
-from .schedule import Tile, edge_of, multiplies_by_lane, registers
+from .schedule import Tile, edge_of, multiplies_by_lane, registers, stores_words
 
 #: Cycles of one kernel call that do not scale with depth: call, loop entry, pipeline fill.
 _CALL_CYCLES = 20.0
@@ -26,9 +26,12 @@ WORD_BYTES = 4
 _STREAM_DEPTHS = (8, 16)
 #: Strips of A that a stream of B may pass.
 _STREAM_ROWS = 8
-#: Depth of a pass: of few strips, and of many (the panel of B then comes from L2, as fast as it is used).
-_DEPTHS = (256, 384)
-_MANY_ROWS = 96
+#: Depth of a pass at least; and where L2 feeds a panel of B as fast as it is used, at so many bytes a cycle.
+_DEPTH, _DEPTH_FROM_L2, _L2_FEEDS = 256, 384, 12.0
+#: Strips that make the deeper pass worth its slower start.
+_MANY_STRIPS = 12
+#: Panels that a packed strip of A must pass to be worth packing.
+_MANY_PANELS = 8
 #: Rows of A that are read in place at once: more streams than this the hardware does not follow.
 _STREAMS = 10
 
@@ -147,8 +150,8 @@ def choose_blocks(shape: tuple[int, int, int], tile: Tile, library: InstructionL
     """Blocks for (rows, columns, depth), each clipped to the problem.
 
     A large B that few rows pass is read in place, some of its rows at a time: as a stream. A small B, one that fewer strips
-    pass than copying costs, and one whose rows are one panel wide, are read in place too. Otherwise a panel of B stays in L1 and
-    a block of A in L2 or, for tall products whose B fits half of L2, the other way round.
+    pass than copying costs, and one whose rows are one panel wide, are read in place too. Otherwise a panel of B stays in L1 (or
+    streams from L2) and a block of A in a third of L2 or, for tall products whose B fits half of L2, the other way round.
     """
     m, n, k = shape
     width = tile.columns(library.lanes[numbers.result])
@@ -158,11 +161,14 @@ def choose_blocks(shape: tuple[int, int, int], tile: Tile, library: InstructionL
     if bytes_of_b > second.size_bytes and m <= _STREAM_ROWS:
         depth = min(k, _STREAM_DEPTHS[m > 2])
         return Blocks(m, depth, width, pack_a=False, pack_b=False, strips_first=False)
-    depth = min(k, max(_stay(first, width, tile.rows), _DEPTHS[m >= _MANY_ROWS]))
-    strips = -(-m // tile.rows)
+    strips, panels = -(-m // tile.rows), columns // width
+    used = width * WORD_BYTES / step_cycles(tile, library, numbers)
+    deep = _DEPTH_FROM_L2 if used <= _L2_FEEDS and strips >= _MANY_STRIPS else _DEPTH
+    depth = min(k, max(_stay(first, width, tile.rows), deep))
     fits = _lines_per_set(n * WORD_BYTES, depth, first) <= first.ways / 2
     in_place = n <= width or strips == 1 or (fits and (bytes_of_b <= 3 * first.size_bytes // 4 or strips <= 3))
     if depth * columns * WORD_BYTES <= second.size_bytes // 2 and m >= 4 * n:
         return Blocks(m, depth, columns, pack_a=False, pack_b=not in_place, strips_first=True)
-    rows = min(m, max(tile.rows, _stay(second, depth, width)))
-    return Blocks(rows, depth, width, pack_a=False, pack_b=not in_place, strips_first=False)
+    rows = min(m, max(tile.rows, second.size_bytes // 3 // (depth * WORD_BYTES)))
+    pack_a = panels >= _MANY_PANELS and strips > 1 and stores_words(library, numbers)
+    return Blocks(rows, depth, width, pack_a, pack_b=not in_place, strips_first=False)

@@ -13,40 +13,52 @@ INLINE ptrdiff_t least(ptrdiff_t x, ptrdiff_t y) {
 
 static _Thread_local _Alignas(64) item packed_a[MOST_A], packed_b[MOST_B];
 
-/* One depth block of C, and where its operands are. */
+/* One block of C, and where its operands are. */
 typedef struct {
     const view_a *a;
     const view_b *b;
-    ptrdiff_t depth_at, depth, strip_stride, strip_step;
-    const item *strip_base;
+    ptrdiff_t depth_at, depth, row_at;
     result *c;
     ptrdiff_t c_row;
-    int accumulate, direct_a, direct_b;
+    int accumulate;
 } block;
 
-/* Rows [i, i + rows) of C times the panel of B at column j: read in place, packed now (`first`), or packed before. */
-INLINE void cell(const block *x, ptrdiff_t row, ptrdiff_t i, ptrdiff_t rows, ptrdiff_t j, ptrdiff_t columns, ptrdiff_t width, int first,
+/* How a tile gets an operand: where it lies, copied there first, copied there by the tile itself, or copied there before. */
+typedef enum { IN_PLACE, COPY, COPY_BY_TILE, COPIED } source;
+
+/* Rows [i, i + rows) of a block of C times the panel of B at column j. */
+INLINE void cell(const block *x, ptrdiff_t i, ptrdiff_t rows, source from_a, ptrdiff_t j, ptrdiff_t columns, ptrdiff_t width, source from_b,
                  item *panel) {
     const ptrdiff_t tail = columns - (width - LANES), vectors = width / LANES, groups = (x->depth + GROUP - 1) / GROUP;
     const int partial = tail < LANES;
-    const item *strip = x->strip_base + i * x->strip_stride;
-    const ptrdiff_t a_row = x->direct_a ? x->strip_stride : GROUP, step = x->direct_a ? x->strip_step : rows * GROUP;
-    result *c = x->c + (row + i) * x->c_row + j;
+    item *strip = packed_a + i * groups * GROUP;
+    const item *a = strip, *b = panel;
+    ptrdiff_t a_row = GROUP, a_step = rows * GROUP, b_step = width * GROUP;
+    kernel *tile = kernels[rows - 1][vectors - 1][partial];
+#if A_IN_PLACE
+    if (from_a == IN_PLACE || from_a == COPY_BY_TILE) {
+        a = x->a->base + (x->row_at + i) * x->a->lane_stride + x->depth_at * x->a->depth_stride;
+        a_row = x->a->lane_stride;
+        a_step = x->a->depth_stride;
+    }
+#endif
 #if B_IN_PLACE
-    const item *in_place = x->b->base + j + x->depth_at * x->b->depth_stride;
-    if (x->direct_b) {
-        kernels[rows - 1][vectors - 1][partial](groups, strip, a_row, step, in_place, x->b->depth_stride, c, x->c_row, x->accumulate, tail, 0);
-        return;
-    }
-#if PACKS
-    if (first && rows == FIRST && x->b->plain && x->b->lane_stride == 1) {
-        packing[vectors - 1][partial](groups, strip, a_row, step, in_place, x->b->depth_stride, c, x->c_row, x->accumulate, tail, panel);
-        return;
+    if (from_b == IN_PLACE || from_b == COPY_BY_TILE) {
+        b = x->b->base + j + x->depth_at * x->b->depth_stride;
+        b_step = x->b->depth_stride;
     }
 #endif
+#if PACKS_A
+    if (from_a == COPY_BY_TILE) tile = packing_a[rows - 1];
 #endif
-    if (first) pack_b(x->b, j, columns, x->depth_at, x->depth, width, panel);
-    kernels[rows - 1][vectors - 1][partial](groups, strip, a_row, step, panel, width * GROUP, c, x->c_row, x->accumulate, tail, 0);
+#if PACKS_B
+    if (from_b == COPY_BY_TILE) tile = packing_b[vectors - 1][partial];
+#endif
+#if PACKS_A && PACKS_B
+    if (from_a == COPY_BY_TILE && from_b == COPY_BY_TILE) tile = packing_both;
+#endif
+    if (from_b == COPY) pack_b(x->b, j, columns, x->depth_at, x->depth, width, panel);
+    tile(groups, a, a_row, a_step, b, b_step, x->c + (x->row_at + i) * x->c_row + j, x->c_row, x->accumulate, tail, strip, panel);
 }
 
 /* Share number `index` of `count` of the lines of `rows` rows of `bytes` bytes, asked for ahead of their use. */
@@ -65,37 +77,31 @@ INLINE void multiply(const view_a *a, const view_b *b, ptrdiff_t m, ptrdiff_t n,
     const ptrdiff_t column_blocks = set->strips_first ? pieces(vectors, set->columns / LANES) : 1;
     const int direct_a = A_IN_PLACE && a->plain && !set->pack_a;
     const int direct_b = B_IN_PLACE && b->plain && b->lane_stride == 1 && !set->pack_b;
+    const int tiles_pack_b = PACKS_B && b->plain && b->lane_stride == 1 && !direct_b;
     if (m < 1 || n < 1) return;
     for (ptrdiff_t kb = 0, p = 0, depth; kb < depth_blocks; ++kb, p += depth) {
         depth = least(GROUP * piece(groups, depth_blocks, kb), k - p);
+        const ptrdiff_t padded = (depth + GROUP - 1) / GROUP * GROUP;
         for (ptrdiff_t jb = 0, j0 = 0, wide; jb < column_blocks; ++jb, j0 += LANES * wide) {
             wide = piece(vectors, column_blocks, jb);
-            const ptrdiff_t panels = pieces(wide, VECTORS);
+            const ptrdiff_t panels = pieces(wide, VECTORS), first = LANES * piece(wide, panels, 0);
+            const int tiles_pack_a = PACKS_A && a->plain && !direct_a && panels > 1 && first == FIRST_VECTORS * LANES;
             for (ptrdiff_t ib = 0, i0 = 0, rows; ib < row_blocks; ++ib, i0 += rows) {
                 rows = piece(m, row_blocks, ib);
-                const ptrdiff_t strips = pieces(rows, ROWS), padded = (depth + GROUP - 1) / GROUP * GROUP;
-                block x = {.a = a, .b = b, .depth_at = p, .depth = depth, .c = c, .c_row = c_row, .accumulate = accumulate || kb,
-                           .direct_a = direct_a, .direct_b = direct_b};
-#if A_IN_PLACE
-                if (direct_a) {
-                    x.strip_base = a->base + i0 * a->lane_stride + p * a->depth_stride;
-                    x.strip_stride = a->lane_stride;
-                    x.strip_step = a->depth_stride;
-                }
-#endif
-                if (!direct_a) {
+                const ptrdiff_t strips = pieces(rows, ROWS);
+                const block x = {a, b, p, depth, i0, c, c_row, accumulate || kb};
+                if (!direct_a && !tiles_pack_a)
                     for (ptrdiff_t s = 0, i = 0, size; s < strips; ++s, i += size) {
                         size = piece(rows, strips, s);
                         pack_a(a, i0 + i, size, p, depth, size, packed_a + i * padded);
                     }
-                    x.strip_base = packed_a;
-                    x.strip_stride = padded;
-                }
                 if (!set->strips_first) {
                     for (ptrdiff_t z = 0, j = j0, width; z < panels; ++z, j += width) {
                         width = LANES * piece(wide, panels, z);
+                        const source from_a = direct_a ? IN_PLACE : tiles_pack_a && z == 0 ? COPY_BY_TILE : COPIED;
                         for (ptrdiff_t s = 0, i = 0, size; s < strips; ++s, i += size) {
                             size = piece(rows, strips, s);
+                            const source copy = tiles_pack_b && size == FIRST_ROWS ? COPY_BY_TILE : COPY;
 #if B_IN_PLACE
                             const ptrdiff_t next = z + 1 < panels ? j + width : j0;
                             const ptrdiff_t next_at = z + 1 < panels || ib + 1 < row_blocks ? p : p + depth;
@@ -103,20 +109,24 @@ INLINE void multiply(const view_a *a, const view_b *b, ptrdiff_t m, ptrdiff_t n,
                                 ask((const char *)(b->base + next + next_at * b->depth_stride), b->depth_stride * (ptrdiff_t)sizeof(item),
                                     least(depth, k - next_at), least(width, n - next) * (ptrdiff_t)sizeof(item), s, strips);
 #endif
-                            cell(&x, i0, i, size, j, least(width, n - j), width, s == 0, packed_b);
+                            cell(&x, i, size, from_a, j, least(width, n - j), width, direct_b ? IN_PLACE : s == 0 ? copy : COPIED, packed_b);
                         }
                     }
                 } else {
                     for (ptrdiff_t s = 0, i = 0, size; s < strips; ++s, i += size) {
                         size = piece(rows, strips, s);
+                        const source copy = tiles_pack_b && size == FIRST_ROWS ? COPY_BY_TILE : COPY;
                         for (ptrdiff_t z = 0, j = j0, width; z < panels; ++z, j += width) {
                             width = LANES * piece(wide, panels, z);
+                            const source from_a = direct_a ? IN_PLACE : tiles_pack_a && z == 0 ? COPY_BY_TILE : COPIED;
 #if A_IN_PLACE
-                            if (direct_a && i + size < rows)
+                            if (a->plain && i + size < rows)
                                 for (ptrdiff_t r = 0; r < size && r < rows - i - size; ++r)
-                                    ask((const char *)(x.strip_base + (i + size + r) * x.strip_stride), 64, (depth + 15) / 16, 64, z, panels);
+                                    ask((const char *)(a->base + (i0 + i + size + r) * a->lane_stride + p * a->depth_stride), 64, (depth + 15) / 16,
+                                        64, z, panels);
 #endif
-                            cell(&x, i0, i, size, j, least(width, n - j), width, ib == 0 && s == 0, packed_b + (j - j0) * padded);
+                            cell(&x, i, size, from_a, j, least(width, n - j), width, direct_b ? IN_PLACE : ib == 0 && s == 0 ? copy : COPIED,
+                                 packed_b + (j - j0) * padded);
                         }
                     }
                 }
