@@ -208,6 +208,43 @@ def test_encoder_decoders(huggingface: Frontend) -> None:
     assert step.macs == layers * (4 * d * inner + 2 * 16 * inner + 2 * d * inner + 2 * 16 * inner + 2 * d * ffn) + d * vocabulary
 
 
+SWEEPS = [
+    ("bert-base", {"layers": 3}, "seq", [8, 20, 64, 512]),
+    ("gpt2", {"layers": 3, "decode": True}, "ctx", [5, 1024, 17]),
+    ("llama-3-8b", {"layers": 2, "seq": 16}, "batch", [1, 2, 7]),
+    ("t5-small", {"layers": 2}, "seq", [8, 16, 40]),  # its first layer is another one than the second
+    ("mixtral-8x7b", {"layers": 1}, "seq", [8, 9, 13]),  # rows per expert are rounded
+]
+
+
+@pytest.mark.parametrize(("model", "options", "swept", "values"), SWEEPS, ids=lambda value: value if isinstance(value, str) else "")
+def test_sweeps_are_what_single_traces_are(huggingface: Any, model: str, options: Options, swept: str, values: list[int]) -> None:
+    settings = [{**options, swept: value} for value in values]
+    for found, alone in zip(huggingface.load_many(model, settings), [huggingface.load(model, each) for each in settings], strict=True):
+        assert (found.operators, found.nodes, found.source, found.parameters) == (
+            alone.operators,
+            alone.nodes,
+            alone.source,
+            alone.parameters,
+        )
+        made = [[edge for edge in each.edges if edge.producer] for each in (found, alone)]
+        assert made[0] == made[1]
+
+
+def test_a_sweep_traces_once_in_full(huggingface: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tilewright.plugins.frontends.huggingface import sweeps
+
+    layers, real = [], sweeps.trace
+
+    def counted(plan: Any) -> Workload:
+        layers.append(plan.layers)
+        return real(plan)
+
+    monkeypatch.setattr(sweeps, "trace", counted)
+    huggingface.load_many("bert-base", [{"layers": 4, "seq": seq} for seq in (16, 32, 64, 128, 256, 512)])
+    assert layers == [4, 1, 1]
+
+
 def test_a_folder(huggingface: Frontend, tmp_path: Path) -> None:
     folder = tmp_path / "tiny"
     folder.mkdir()

@@ -57,11 +57,11 @@ def test_what_is_no_size(text: str) -> None:
         profiling.size("--capacity", text)
 
 
-def test_one_value_is_an_option_and_several_are_a_sweep() -> None:
+def test_values_are_options_and_several_are_a_sweep() -> None:
     said, sweep = profiling.settle(
         options.RunOptions(model="m", target="t"), profiling.ProfileOptions(seq="64", batch="1,2", decode=True, ctx="8..16")
     )
-    assert list(said.option) == ["seq=64", "decode=true"]
+    assert list(said.option) == ["seq=64", "batch=1", "ctx=8", "decode=true"]
     assert sweep == {"batch": (1, 2), "ctx": (8, 16)}
 
 

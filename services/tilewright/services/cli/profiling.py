@@ -116,15 +116,14 @@ def start(said: options.RunOptions, asked: ProfileOptions) -> None:
 
 
 def settle(said: options.RunOptions, asked: ProfileOptions) -> tuple[options.RunOptions, dict[str, tuple[int, ...]]]:
-    """Single values become options of the frontend, several a sweep."""
+    """Values become options of the frontend; several are a sweep that starts from the first."""
     words, sweep = list(said.option), {}
     for name in ("seq", "batch", "ctx"):
         if text := getattr(asked, name):
             numbers = values(f"--{name}", text)
+            words.append(f"{name}={numbers[0]}")
             if len(numbers) > 1:
                 sweep[name] = numbers
-            else:
-                words.append(f"{name}={numbers[0]}")
     if asked.decode:
         words.append("decode=true")
     return dataclasses.replace(said, option=words), sweep

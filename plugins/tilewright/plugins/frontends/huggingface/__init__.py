@@ -14,7 +14,7 @@ from tilewright.protocol.plugin import Options
 from tilewright.protocol.workload import Workload
 
 from .models import Plan, named, plan, read
-from .sweeps import Tracer, many
+from .sweeps import many, trace
 
 
 class HuggingFace:
@@ -41,7 +41,7 @@ class HuggingFace:
 
     def load(self, source: str, options: Options) -> Workload:
         """Trace one forward pass; `InvalidInput` for what is not a model of transformers, or an option that it cannot have."""
-        return Tracer(self._plan(source, options)).workload()
+        return trace(self._plan(source, options))
 
     def load_many(self, source: str, options: Sequence[Options]) -> list[Workload]:
         """As many `load`, but a model is traced in full once where that is enough (see `sweeps`)."""

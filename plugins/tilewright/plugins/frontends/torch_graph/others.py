@@ -68,6 +68,19 @@ def concatenate(call: Call) -> list[Step]:
     return [Step(build("copy", layout.dims, operands, output), names([each.at for each in refs]))]
 
 
+def along(call: Call) -> list[Step]:
+    """``gather(x, axis, index)``: elements of `x` by an index along an axis; all of `x` counts as read."""
+    x, index, result = call.tensor(0), call.tensor(2), call.result
+    layout = of(result, [result])
+    axes = layout.axes[len(layout.axes) - len(x.shape) :]
+    if len(x.shape) > len(layout.axes) or len(set(axes)) != len(axes):
+        return elementwise("copy")(call)
+    ranks = tuple(rank(axis, extent) for axis, extent in zip(axes, x.stored, strict=True) if extent > 1)
+    output = Tensor(OUTPUTS, tuple(rank(dim) for dim in layout.dims), result.bits)
+    found = build("copy", layout.dims, [(x, ranks), (index, layout.ranks(index))], output)
+    return [Step(found, names([_index(call, 0), _index(call, 2)]))]
+
+
 def upsample(call: Call) -> list[Step]:
     """``upsample_nearest2d(x, sides, ...)``: each element copied into its window, where the windows are all alike."""
     x, result = call.tensor(0), call.result

@@ -47,7 +47,7 @@ _ELEMENTWISE: dict[str, Rule] = {
     **{f"{name}_": elementwise(name) for name in ("add", "mul", "relu", "silu", "tanh", "sigmoid", "gelu")},
 }
 _DATA = (
-    "_to_copy", "clone", "copy", "copy_", "gather", "index_select", "index_put", "index_put_", "_index_put_impl_", "scatter",
+    "_to_copy", "clone", "copy", "copy_", "index_select", "index_put", "index_put_", "_index_put_impl_", "scatter",
     "scatter_", "select_scatter", "slice_scatter", "constant_pad_nd", "flip", "roll", "repeat", "floor_divide", "take_along_dim",
     "upsample_bilinear2d", "upsample_bicubic2d", "masked_fill", "masked_fill_", "triu", "tril", "fill_", "zero_", "unfold", "im2col",
     "masked_scatter", "pixel_shuffle", "one_hot", "_unsafe_index", "channel_shuffle",
@@ -74,6 +74,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(_MADE, others.made),
     "embedding": others.gather,
     "index": others.pick,
+    "gather": others.along,
     "cat": others.concatenate,
 }
 
