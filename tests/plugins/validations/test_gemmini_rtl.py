@@ -62,3 +62,10 @@ def test_text_where_numbers_belong_is_refused(suite, tmp_path):
     path.write_text(MATMUL.replace("1104", "many"))
     with pytest.raises(InvalidInput, match="many"):
         suite.run(str(path), {})
+
+
+def test_files_that_cannot_be_read_are_bad_input(suite, tmp_path):
+    for content in (b"\x1f\x8bnot packed", b"m k n\xff"):
+        (tmp_path / "bad.csv").write_bytes(content)
+        with pytest.raises(InvalidInput, match=r"bad\.csv: "):
+            suite.run(str(tmp_path / "bad.csv"), {})

@@ -15,16 +15,14 @@ which that matters are compared with the mean of both.
 from __future__ import annotations
 
 import csv
-import gzip
 from importlib import resources
 from pathlib import Path
 from typing import Any, ClassVar
 
 import msgspec
-import numpy as np
 from scipy.stats import spearmanr
 
-from tilewright.protocol import registry
+from tilewright.protocol import registry, validation
 from tilewright.protocol.errors import InvalidInput
 from tilewright.protocol.plugin import Options
 from tilewright.protocol.validation import ValidationReport
@@ -45,8 +43,8 @@ class Point(msgspec.Struct):
 
     @property
     def error(self) -> float:
-        """Percent."""
-        return 100 * (self.simulated / self.measured - 1)
+        """Relative error of the cycles."""
+        return self.simulated / self.measured - 1
 
 
 class GemminiRtl:
@@ -71,18 +69,16 @@ class GemminiRtl:
 
 def report(file: str, points: list[Point]) -> ValidationReport:
     """Errors of some points."""
-    errors = np.abs([point.error for point in points])
     pairs = [(point.simulated, point.measured) for point in points]
     correlation = float(spearmanr(pairs).statistic) if len(points) > 2 else None
-    exact = sum(point.simulated == point.measured for point in points)
-    return ValidationReport(
-        SUITE, file, len(points), exact, int((errors <= 1).sum()), float(errors.mean()), float(errors.max()), spearman=correlation
-    )
+    return ValidationReport.of(SUITE, file, (abs(point.error) for point in points), spearman=correlation)
 
 
 def _text(path: str) -> str:
-    data = Path(path).read_bytes()
-    return (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode()
+    try:
+        return validation.read(Path(path)).decode()
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"{path}: {error}, expected text") from error
 
 
 def _measure(name: str, text: str) -> list[Point]:

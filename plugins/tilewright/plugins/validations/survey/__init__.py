@@ -43,15 +43,6 @@ class Survey:
 
 def _report(file: Path, cases: Iterable[Case], groups: dict[str, ValidationReport] | None = None, skipped: int = 0) -> ValidationReport:
     found = list(cases)
-    errors = [case.error for case in found]
-    return ValidationReport(
-        suite=SUITE,
-        file=str(file),
-        cases=len(found),
-        exact=sum(case.exact for case in found),
-        within_1pct=sum(error <= 0.01 for error in errors),
-        mape=100 * sum(errors) / len(errors) if errors else None,
-        max_error=100 * max(errors) if errors else None,
-        skipped=skipped,
-        groups=groups or {},
+    return ValidationReport.of(
+        SUITE, file, (case.error for case in found), exact=sum(case.exact for case in found), skipped=skipped, groups=groups
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Iterator
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -11,13 +10,12 @@ from typing import Any, NamedTuple
 import msgspec
 import yaml
 
+from tilewright.protocol import validation
 from tilewright.protocol.errors import InvalidInput
 
 from .ours import Model, Sums, table5
 
 DATA = Path(__file__).with_name("printed.yaml")
-#: Largest file that is read, in bytes after decompression.
-MAX_BYTES = 1 << 20
 #: Columns of tables 3, 10 and 11.
 COLUMNS = ("GFLOPs", "GMOPs", "FLOPs per byte")
 TABLE5 = ("queries, keys, values", "Q x K", "A x V", "W_out", "W_1", "W_2", "total")
@@ -59,17 +57,10 @@ class Case(NamedTuple):
 
 def read(path: Path) -> Printed:
     """The file's numbers; `InvalidInput` says what is wrong with it."""
+    raw = validation.read(path)
     try:
-        raw = path.read_bytes()
-        if path.suffix == ".gz":
-            with gzip.open(path) as stream:
-                raw = stream.read(MAX_BYTES + 1)
-        if len(raw) > MAX_BYTES:
-            raise InvalidInput(f"{path}: more than {MAX_BYTES} bytes")
         return msgspec.convert(yaml.safe_load(raw), Printed)
-    except OSError as error:
-        raise InvalidInput(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (EOFError, ValueError, yaml.YAMLError) as error:
+    except (ValueError, yaml.YAMLError) as error:
         raise InvalidInput(f"{path}: {error}; expected the form of {DATA.name}, which `tilewright validate survey` uses") from error
 
 

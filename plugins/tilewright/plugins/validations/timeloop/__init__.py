@@ -61,24 +61,10 @@ class Timeloop:
                 groups.setdefault(f"differs: {figure}", []).append(off)
         if not errors[""] and not skipped:
             raise InvalidInput(f"{file}: has no cases")
-        reports = {name: _report(file, values, 0, {}) for name, values in sorted(groups.items())}
+        reports = {name: ValidationReport.of(SUITE, file, values) for name, values in sorted(groups.items())}
         if skipped:
-            reports["imperfect factors (the tool approximates)"] = _report(file, [], skipped, {})
-        return _report(file, errors[""], skipped, reports)
-
-
-def _report(file: Path, errors: list[float], skipped: int, groups: dict[str, ValidationReport]) -> ValidationReport:
-    return ValidationReport(
-        suite=SUITE,
-        file=str(file),
-        cases=len(errors),
-        exact=sum(error == 0 for error in errors),
-        within_1pct=sum(error <= 0.01 for error in errors),
-        mape=100 * sum(errors) / len(errors) if errors else None,
-        max_error=100 * max(errors) if errors else None,
-        skipped=skipped,
-        groups=groups,
-    )
+            reports["imperfect factors (the tool approximates)"] = ValidationReport.of(SUITE, file, [], skipped=skipped)
+        return ValidationReport.of(SUITE, file, errors[""], skipped=skipped, groups=reports)
 
 
 def _compare(case: Case, expected: Result, *, peers: bool) -> Iterator[tuple[str, float]]:

@@ -6,13 +6,13 @@ Levels, loops and blocks are written innermost first; counts are words per insta
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
 
+from tilewright.protocol import validation
 from tilewright.protocol.architecture import Architecture, Compute, Level, Positive
 from tilewright.protocol.errors import InvalidInput
 from tilewright.protocol.mapping import Axis, LevelMapping, Loop, Mapping
@@ -144,12 +144,7 @@ def read(path: Path) -> Iterator[tuple[int, Case | None]]:
 
     `InvalidInput` names file, line, and the field that is not what it should be.
     """
-    try:
-        data = path.read_bytes()
-        data = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
-    except (OSError, EOFError) as error:
-        raise InvalidInput(f"{path}: cannot be read: {error}") from error
-    for number, line in enumerate(data.splitlines(), 1):
+    for number, line in enumerate(validation.read(path).splitlines(), 1):
         if not line.strip():
             continue
         where = f"{path}, line {number}"

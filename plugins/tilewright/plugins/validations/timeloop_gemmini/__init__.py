@@ -99,16 +99,7 @@ def _pool(file: Path, rows: list[Row], numbers: list[int]) -> ln.Pool:
 
 
 def _report(file: Path, errors: NDArray[np.float64], exact: NDArray[np.bool_], spearman: float | None) -> ValidationReport:
-    return ValidationReport(
-        suite=SUITE,
-        file=str(file),
-        cases=len(errors),
-        exact=int(exact.sum()),
-        within_1pct=int((errors <= 0.01).sum()),
-        mape=100 * float(errors.mean()),
-        max_error=100 * float(errors.max()),
-        spearman=spearman,
-    )
+    return ValidationReport.of(SUITE, file, errors, exact=int(exact.sum()), spearman=spearman)
 
 
 def _spearman(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> float | None:

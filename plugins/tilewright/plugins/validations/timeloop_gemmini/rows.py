@@ -9,7 +9,6 @@ tensors they keep; loops outer first; ``X``/``Y`` marks spatial ones; ``N1`` fil
 from __future__ import annotations
 
 import csv
-import gzip
 import io
 import math
 import re
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tilewright.protocol import validation
 from tilewright.protocol.architecture import Architecture, Compute, Estimator, Level, Price
 from tilewright.protocol.errors import InvalidInput
 from tilewright.protocol.mapping import LevelMapping, Loop, Mapping
@@ -66,9 +66,8 @@ COEFFICIENTS: dict[str, dict[str, Price]] = {
 def read(path: Path) -> list[Row]:
     """All rows of a (possibly gzipped) CSV file; `InvalidInput` names file, row and column of what is wrong."""
     try:
-        data = path.read_bytes()
-        text = (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode("utf-8-sig")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+        text = validation.read(path).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
         raise InvalidInput(f"{path}: cannot be read: {error}") from error
     reader = csv.DictReader(io.StringIO(text))
     missing = [column for column in COLUMNS if column not in (reader.fieldnames or ())]

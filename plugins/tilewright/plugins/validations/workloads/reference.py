@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import re
 from collections.abc import Mapping
@@ -11,13 +10,12 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from tilewright.protocol import validation
 from tilewright.protocol.errors import InvalidInput
 from tilewright.protocol.plugin import Options
 from tilewright.protocol.workload import FUNCTIONS
 
 DATA = Path(__file__).with_name("model_workloads.json.gz")
-#: Largest file that is read, in bytes after decompression.
-MAX_BYTES = 64 << 20
 BITS = {"int64": 64, "float32": 32, "int32": 32, "bfloat16": 16, "float16": 16, "int8": 8, "uint8": 8, "bool": 8}
 #: Names in the file -> names in the zoo, where they differ.
 ALIASES = {"llama3-8b": "llama-3-8b", "llama3-70b": "llama-3-70b", "retinanet-r50fpn": "retinanet"}
@@ -90,18 +88,11 @@ class Model(msgspec.Struct, frozen=True):
 
 def read(path: Path) -> dict[str, Model]:
     """Models by name; `InvalidInput` says what is wrong with the file."""
+    raw = validation.read(path)
     try:
-        raw = path.read_bytes()
-        if path.suffix == ".gz":
-            with gzip.open(path) as stream:
-                raw = stream.read(MAX_BYTES + 1)
-        if len(raw) > MAX_BYTES:
-            raise InvalidInput(f"{path}: more than {MAX_BYTES} bytes")
         plain = json.loads(raw)
         return msgspec.convert(plain["models"], dict[str, Model])
-    except OSError as error:
-        raise InvalidInput(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (EOFError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         what = "has no 'models'" if isinstance(error, KeyError) else str(error)
         raise InvalidInput(
             f"{path}: {what}; expected JSON of the form {{'models': {{name: {{'params', 'total_macs', 'workloads'}}}}}}"
