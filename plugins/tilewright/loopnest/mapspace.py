@@ -8,7 +8,8 @@ Every point that a `Mapspace` makes obeys the constraints, each fan-out and, unl
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +28,8 @@ Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 
 
-class Points(NamedTuple):
+@dataclass(frozen=True)
+class Points:
     """A batch of points."""
 
     #: ``int64[B, S, D]``
@@ -51,8 +53,7 @@ class Points(NamedTuple):
     @staticmethod
     def concatenate(parts: list[Points]) -> Points:
         """All points of `parts`, in order."""
-        factors, order, keep = zip(*parts, strict=True)
-        return Points(np.concatenate(factors), np.concatenate(order), np.concatenate(keep))
+        return Points(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("factors", "order", "keep")))
 
 
 def prime_factors(number: int) -> dict[int, int]:

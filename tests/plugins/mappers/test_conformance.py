@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 from typing import ClassVar
+
+import pytest
 
 from tilewright.protocol.plugin import Options
 from tilewright.testing.mappers import MapperConformance
@@ -35,3 +38,13 @@ class TestHybrid(MapperConformance):
 
 class TestGenetic(MapperConformance):
     name = "genetic"
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="needs the extra torch")
+class TestGradient(MapperConformance):
+    name = "gradient"
+    options: ClassVar[Options] = {"starts": 4, "steps": 10, "rounds": 3}
+
+
+class TestPortfolio(MapperConformance):
+    name = "portfolio"

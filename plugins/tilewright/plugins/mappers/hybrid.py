@@ -1,9 +1,8 @@
 """Timeloop's hybrid search: random tilings, and for each of them all loop orders that can make a difference.
 
 Source: Parashar et al., "Timeloop: A Systematic Approach to DNN Accelerator Evaluation", ISPASS 2019, and the mapper of its
-release. A search ends after `victory` consecutive valid mappings without improvement. Orders are pruned: only loops with a
-factor above 1 count, and of those only which one is innermost at a level (further out, no order changes what is kept between steps,
-sliding windows aside).
+release. A search ends after `victory` consecutive valid mappings without improvement. Orders are pruned: all that can make a
+difference (sliding windows aside) is which loops are innermost at a level, those that leave one of the tensors alone.
 """
 
 from __future__ import annotations
@@ -55,18 +54,16 @@ class Hybrid:
 
 
 def pruned_orders(space: Mapspace, tiling: Points) -> Iterator[Points]:
-    """All choices of an innermost loop per level for one tiling, a few at a time, the outermost level changing slowest."""
-    order = tiling.order[0]
-    inner = []
-    for level in range(len(order)):
+    """All choices per level of a tensor that stays there, for one tiling; a few at a time, the outermost level changing slowest."""
+    per_level = []
+    for level, order in enumerate(tiling.order[0].tolist()):
         factors = tiling.factors[0, space.slots.index((level, TEMPORAL))]
-        inner.append([d for d in order[level].tolist() if factors[d] > 1] or [int(order[level, 0])])
-    choices = itertools.product(*reversed(inner))
+        loops = [d for d in order if factors[d] > 1]
+        rest = [d for d in order if factors[d] == 1]
+        orders = {(*sorted(loops, key=lambda d, moves=moves: bool(moves[d])), *rest) for moves in space.problem.relevant}  # type: ignore[misc]
+        per_level.append(sorted(orders))
+    choices = itertools.product(*reversed(per_level))
     while part := list(itertools.islice(choices, ORDERS)):
-        orders = np.array([[_first(order[level], dim) for level, dim in enumerate(reversed(choice))] for choice in part], dtype=np.int8)
-        many = tiling.repeat(len(orders))
-        yield Points(many.factors, orders, many.keep)
-
-
-def _first(order: np.ndarray[tuple[int], np.dtype[np.int8]], dim: int) -> list[int]:
-    return [dim, *(d for d in order.tolist() if d != dim)]
+        chosen = np.array([choice[::-1] for choice in part], dtype=np.int8)
+        many = tiling.repeat(len(chosen))
+        yield Points(many.factors, chosen, many.keep)
