@@ -136,6 +136,15 @@ class Verification(msgspec.Struct, frozen=True, omit_defaults=True):
     compiler: str = ""
 
 
+class Measurement(msgspec.Struct, frozen=True):
+    """How fast something ran: giga-operations per second of CPU time, the median and its 95 % interval."""
+
+    name: str
+    median: float
+    low: float
+    high: float
+
+
 class Kernel(msgspec.Struct, frozen=True, omit_defaults=True):
     """A kernel for one operator."""
 

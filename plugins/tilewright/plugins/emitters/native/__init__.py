@@ -7,13 +7,18 @@ kernel is compiled and compared with a float64 evaluation of its operator over a
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import ClassVar
 
+import platformdirs
+
 from tilewright.protocol.errors import InvalidInput
-from tilewright.protocol.kernel import InstructionLibrary, Kernel
+from tilewright.protocol.kernel import InstructionLibrary, Kernel, Measurement
 from tilewright.protocol.keys import content_key
 from tilewright.protocol.plugin import Context, EmitRequest
 
+from .measure import race, summarize
 from .numbers import FORMATS, numbers_of
 from .operands import product_of
 from .plan import Plan
@@ -21,6 +26,7 @@ from .schedule import STEPS, Tile, check
 from .source import generate
 from .tiles import choose_blocks, choose_tile, edges
 from .toolchain import Ready, cpu, find
+from .tune import tournament
 from .verify import verify
 
 __all__ = ["Native"]
@@ -55,6 +61,24 @@ class Native:
             tiles=tuple((tile.rows, tile.columns(plan.lanes)) for tile in edges(plan.tile, library, plan.numbers) if tile.edge == "whole"),
             notes=notes,
         )
+
+    def bench(self, request: EmitRequest, ctx: Context, *, rounds: int = 15, tuned: bool = False) -> tuple[Measurement, ...]:
+        """Time the kernel of one product on this machine, beside numpy's BLAS for f32; fastest first.
+
+        `tuned` plays a tournament first (its winner is remembered per machine); the configuration is fixed before the rounds that
+        are reported. NotMeasurable when no compiler or CPU for the target is at hand; InvalidInput for operators that are not one
+        plain matrix product.
+        """
+        plan = self.plan(request, _library(request.target, ctx))
+        if not plan.product.is_matrix_product or plan.product.outer:
+            raise InvalidInput("operator: benchmarks take one plain matrix product")
+        contenders = {"model": replace(plan, only_own_size=True)}
+        if tuned:
+            winner = tournament(plan, Path(platformdirs.user_cache_dir("tilewright"), "tuning.json"))
+            contenders["tuned"] = replace(winner, only_own_size=True, name=f"{plan.name}_tuned")
+        times = race(contenders, rounds, blas=True)
+        results = [summarize(name, seconds, request.operator.flops) for name, seconds in times.items()]
+        return tuple(sorted(results, key=lambda each: -each.median))
 
     def environment(self, ctx: Context) -> str:
         """What a verification depends on besides code: the compiler of each target, and the CPU."""

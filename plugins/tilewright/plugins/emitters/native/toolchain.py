@@ -15,6 +15,8 @@ from pathlib import Path
 
 from tilewright.protocol.kernel import InstructionLibrary, Toolchain
 
+#: English messages, and one thread for any BLAS.
+_SINGLE = {"LC_ALL": "C", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 #: Seconds a compiler or a test program may take.
 LIMIT_S = 120
 
@@ -88,21 +90,26 @@ def _version(compiler: str) -> str:
 
 
 def build_and_run(
-    ready: Ready, files: Mapping[str, str], main: tuple[str, ...], stdin: bytes = b"", flags: tuple[str, ...] = ()
+    ready: Ready,
+    files: Mapping[str, str],
+    main: tuple[str, ...],
+    stdin: bytes = b"",
+    arguments: tuple[str, ...] = (),
+    libraries: tuple[str, ...] = (),
 ) -> Outcome:
     """Write `files` into a temporary folder, compile those of `main` into one program and run it there."""
     with tempfile.TemporaryDirectory(prefix="tilewright-kernel-") as folder:
         for name, text in files.items():
             Path(folder, name).write_text(text)
-        command = [ready.compiler, *ready.toolchain.flags, *flags, "-I", folder, *main, "-o", "program", "-lm"]
+        command = [ready.compiler, *ready.toolchain.flags, "-I", folder, *main, "-o", "program", "-lm", *libraries]
         built = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=LIMIT_S, check=False, env=_environment())
         if built.returncode:
             return Outcome(None, b"", built.stderr)
-        program = [*ready.toolchain.runner, str(Path(folder, "program"))]
+        program = [*ready.toolchain.runner, str(Path(folder, "program")), *arguments]
         ran = subprocess.run(program, cwd=folder, input=stdin, capture_output=True, timeout=LIMIT_S, check=False, env=_environment())
         return Outcome(ran.returncode, ran.stdout, ran.stderr.decode(errors="replace"))
 
 
 def _environment() -> dict[str, str]:
     """The little a compiler needs; nothing else of ours is passed on."""
-    return {name: os.environ[name] for name in ("PATH", "TMPDIR", "HOME") if name in os.environ} | {"LC_ALL": "C"}
+    return {name: os.environ[name] for name in ("PATH", "TMPDIR", "HOME") if name in os.environ} | _SINGLE

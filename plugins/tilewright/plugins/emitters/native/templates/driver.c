@@ -57,6 +57,7 @@ INLINE void cell(const block *x, ptrdiff_t i, ptrdiff_t rows, source from_a, ptr
 #if PACKS_A && PACKS_B
     if (from_a == COPY_BY_TILE && from_b == COPY_BY_TILE) tile = packing_both;
 #endif
+    (void)from_a;
     if (from_b == COPY) pack_b(x->b, j, columns, x->depth_at, x->depth, width, panel);
     tile(groups, a, a_row, a_step, b, b_step, x->c + (x->row_at + i) * x->c_row + j, x->c_row, x->accumulate, tail, strip, panel);
 }
