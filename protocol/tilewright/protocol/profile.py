@@ -146,6 +146,33 @@ class Point(msgspec.Struct, frozen=True, omit_defaults=True):
     tokens: int = 0
 
 
+class Measured(msgspec.Struct, frozen=True):
+    """Calls of one operator on inputs of one shape, as they were measured."""
+
+    #: The operator and its inputs' shapes, in the words of the library that ran it.
+    name: str
+    calls: int
+    #: Processor time of all calls.
+    seconds: float
+    #: Operations of all calls, as the library counts them; 0: it does not.
+    flops: float
+
+
+class Measurement(msgspec.Struct, frozen=True):
+    """A real module on a real CPU, on one thread."""
+
+    name: str
+    #: Median processor time of a run.
+    seconds: float
+    #: Standard deviation over mean.
+    spread: float
+    repeats: int
+    #: Load average of the machine meanwhile.
+    load: float
+    #: The largest first.
+    operators: tuple[Measured, ...]
+
+
 class Given(msgspec.Struct, frozen=True):
     """A workload that the client loaded itself, at one setting."""
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tilewright.protocol import registry
 from tilewright.protocol.errors import InvalidInput
 from tilewright.protocol.plugin import Frontend, Options, Validation
-from tilewright.protocol.profile import PROJECTION, classify
+from tilewright.protocol.profile import ATTENTION, PROJECTION, classify
 from tilewright.protocol.workload import WEIGHTS, Operator, Workload
 from tilewright.testing.frontends import FrontendConformance
 
@@ -243,6 +243,19 @@ def test_a_sweep_traces_once_in_full(huggingface: Any, monkeypatch: pytest.Monke
     monkeypatch.setattr(sweeps, "trace", counted)
     huggingface.load_many("bert-base", [{"layers": 4, "seq": seq} for seq in (16, 32, 64, 128, 256, 512)])
     assert layers == [4, 1, 1]
+
+
+def test_measured(huggingface: Any) -> None:
+    """The products that torch's profiler saw are those of the workload."""
+    options: Options = {"layers": 1, "seq": 16}
+    found = huggingface.measure("bert-base", options, 1)
+    measured = sum(each.flops for each in found.operators if each.name.startswith(("aten::addmm", "aten::mm")))
+    workload = huggingface.load("bert-base", options)
+    kinds = classify(workload)
+    counted = sum(2 * workload.operators[node.operator].macs for node in workload.nodes if kinds[node.id] != ATTENTION)
+    assert measured == counted
+    assert huggingface.measure("gpt2", {"layers": 1, "decode": True, "ctx": 8}, 1).seconds > 0
+    assert huggingface.measure("t5-small", {"layers": 1, "decode": True, "ctx": 8}, 1).seconds > 0
 
 
 def test_a_folder(huggingface: Frontend, tmp_path: Path) -> None:

@@ -249,3 +249,25 @@ def test_words_follow_types_and_views_are_free() -> None:
     assert Counter(workload.operators[node.operator].function for node in workload.nodes) == {"copy": 4, "add": 1}
     add = next(operator for operator in workload.operators if operator.function == "add")
     assert (add.tensor(INPUTS).bits, add.elements("Inputs2"), add.iterations) == (16, 1, 10)
+
+
+def test_measured_on_this_cpu(tmp_path: Path) -> None:
+    """Shares add up, the library's operations are those of the workload, and the spread is told."""
+    found = TORCH.measure(f"{MODELS}::mobilenetv2", {}, 2)
+    assert (found.name, found.repeats) == ("mobilenetv2", 2)
+    assert found.seconds > 0 and found.spread >= 0 and found.load >= 0
+    assert 0.9 * found.seconds < sum(each.seconds for each in found.operators) <= found.seconds * (1 + 1e-9)
+    convolutions = [each for each in found.operators if "convolution" in each.name]
+    assert convolutions
+    assert [each.seconds for each in found.operators] == sorted((each.seconds for each in found.operators), reverse=True)
+    with pytest.raises(InvalidInput, match="repeats: 0, expected at least 1"):
+        TORCH.measure(f"{MODELS}::mobilenetv2", {}, 0)
+    with pytest.raises(InvalidInput, match="misfit: cannot be run on this CPU"):
+        TORCH.measure(f"{MODELS}::misfit", {}, 1)
+
+
+def test_what_does_not_fit_into_memory_is_not_tried() -> None:
+    with torch.device("meta"):
+        huge = torch.nn.Linear(1 << 22, 1 << 22)
+    with pytest.raises(InvalidInput, match=r"its weights take 70368\.8 GB, expected at most 80 % of"):
+        TORCH.run("huge", huge, lambda real: ((), {}), 1)

@@ -14,11 +14,11 @@ from typer.testing import CliRunner
 
 from tilewright.protocol.errors import InvalidInput
 from tilewright.protocol.messages import Profile, ProfileJob, RunRequest
-from tilewright.protocol.profile import Analysis, Machine, Memory, Peak
+from tilewright.protocol.profile import Analysis, Machine, Measured, Measurement, Memory, Peak
 from tilewright.protocol.run import RunState, StageState
 from tilewright.protocol.workload import Workload, matmul
 from tilewright.services import profiler
-from tilewright.services.cli import drawing, machines, options, profile_tables, profiling, report, tables
+from tilewright.services.cli import drawing, machines, measuring, options, profile_tables, profiling, report, tables
 from tilewright.services.cli.app import app
 from tilewright.services.runtime.host import Host
 
@@ -144,6 +144,13 @@ def test_plots_and_page(done: tuple[RunState, Profile]) -> None:
     assert set(drawing.draw(msgspec.structs.replace(profile, points=profile.points[:1]), ())) == {"breakdown"}
 
 
+def test_measurements() -> None:
+    found = Measurement("net", 0.5, 0.02, 3, 1.5, (Measured("aten::mm 2x3, 3x4", 7, 0.25, 1e9), Measured("aten::relu 2x4", 1, 0.125, 0.0)))
+    text = text_of(measuring.table(found, (MACHINE,)))
+    assert "4.00 Gop/s" in text and "0.4 %" in text and "50.0" in text
+    assert "500 ms of processor time (median; spread 2.0 % over 3 runs, load 1.5)" in text
+
+
 def test_sweeps_over_what_the_client_loads(tmp_path: Path) -> None:
     file = tmp_path / "own.yaml"
     file.write_text("workload: {operators: [{matmul: {p: 2, c: 8, k: 8}}]}\n")
@@ -160,6 +167,7 @@ def test_sweeps_over_what_the_client_loads(tmp_path: Path) -> None:
     ("words", "said"),
     [
         (["bert-base", "--seq", "1..x"], "--seq '1..x'"),
+        (["bert-base", "--measure", "2"], "the frontend zoo has nothing that runs"),
         (["bert-base", "--machine", "a10"], "did you mean 'a100'?"),
         (["bert-base", "--table", "--html", "x.html", "--detach"], "expected none with --detach"),
     ],

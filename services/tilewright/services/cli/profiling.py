@@ -42,6 +42,7 @@ class ProfileOptions:
     convention_option: Sequence[str] = ()
     machine: Sequence[str] = ()
     capacity: str = ""
+    measure: int = 0
     table: bool = False
     plots: Path | None = None
     html: Path | None = None
@@ -61,6 +62,7 @@ DECLARED: dict[str, tuple[Any, Any]] = {
     "convention_option": (list[str], _declared("convention-option", "NAME=VALUE", "Option of the convention; repeatable.")),
     "machine": (list[str], _declared("machine", "NAME|FILE", "A described processor for the roofline; repeatable.")),
     "capacity": (str, _declared("capacity", "SIZE", "On-chip memory, e.g. 256KiB, for which traffic is worked out.")),
+    "measure": (int, typer.Option("--measure", metavar="N", min=0, help="Run the real module N times on this CPU.", rich_help_panel=PANEL)),
     "table": (bool, typer.Option("--table", help="Only the table of classes per setting.", rich_help_panel=options.OUTPUT)),
     "plots": (Path | None, typer.Option("--plots", metavar="FOLDER", help="Write plots there.", rich_help_panel=options.OUTPUT)),
     "html": (Path | None, typer.Option("--html", metavar="FILE", help="Write everything as one page.", rich_help_panel=options.OUTPUT)),
@@ -96,6 +98,10 @@ def start(said: options.RunOptions, asked: ProfileOptions) -> None:
         said = dataclasses.replace(said, target=TARGET)
     if (asked.plots or asked.html) and said.detach:
         raise InvalidInput("--plots and --html: expected none with --detach")
+    if asked.measure:
+        from . import measuring
+
+        measuring.show(said, asked.measure, analysis.machines if analysis is not None else ())
     run = ""
 
     def adjust(request: RunRequest) -> RunRequest:
@@ -130,7 +136,8 @@ def settle(said: options.RunOptions, asked: ProfileOptions) -> tuple[options.Run
 
 
 def _analysis(asked: ProfileOptions, sweep: dict[str, tuple[int, ...]]) -> Analysis | None:
-    if asked == ProfileOptions(seq=asked.seq, batch=asked.batch, ctx=asked.ctx, decode=asked.decode) and not sweep:
+    unsaid = ProfileOptions(seq=asked.seq, batch=asked.batch, ctx=asked.ctx, decode=asked.decode, measure=asked.measure)
+    if asked == unsaid and not sweep:
         return None
     from tilewright.protocol.profile import Analysis
 

@@ -110,23 +110,28 @@ def _model(said: RunOptions, local: bool) -> tuple[str, Options, Workload | None
             if name in options:
                 raise InvalidInput(f"--{name} {value} and --option {name}={options[name]}: expected one of them")
             options[name] = value
-    model, path = source(said.model), file(said.model)
-    by_path = "huggingface" if path.is_dir() else FRONTENDS.get(path.suffix, DEFAULT_FRONTEND)
-    name = said.frontend or PREFIXES.get(_prefix(said.model), by_path)
+    model, path, name = source(said.model), file(said.model), frontend(said)
     if not local and name == DEFAULT_FRONTEND:
         return name, options, None
-    frontend = registry.load("frontends", name)
+    plugin = registry.load("frontends", name)
     for option in options:
-        if option not in frontend.options:
-            raise InvalidInput(f"option {option!r} is unknown to the frontend {name}{suggest(option, frontend.options)}")
-    models = frontend.models()
+        if option not in plugin.options:
+            raise InvalidInput(f"option {option!r} is unknown to the frontend {name}{suggest(option, plugin.options)}")
+    models = plugin.models()
     if model in models:
         return name, options, None
     if models and not path.exists():
         raise InvalidInput(f"model {model!r} is unknown to the frontend {name}{suggest(model, models)}")
     if not path.exists():
         raise InvalidInput(f"model file {str(path)!r} does not exist")
-    return name, options, frontend.load(model, options)
+    return name, options, plugin.load(model, options)
+
+
+def frontend(said: RunOptions) -> str:
+    """Name of the frontend: as asked for, or by the model's prefix, or by its file."""
+    path = file(said.model)
+    by_path = "huggingface" if path.is_dir() else FRONTENDS.get(path.suffix, DEFAULT_FRONTEND)
+    return said.frontend or PREFIXES.get(_prefix(said.model), by_path)
 
 
 def _prefix(model: str) -> str:

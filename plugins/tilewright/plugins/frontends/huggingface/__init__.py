@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
+from tilewright.protocol import registry
 from tilewright.protocol.errors import InvalidInput, suggest
 from tilewright.protocol.plugin import Options
+from tilewright.protocol.profile import Measurement
 from tilewright.protocol.workload import Workload
 
-from .models import Plan, named, plan, read
+from .inputs import inputs
+from .models import Plan, build, configure, named, plan, read
 from .sweeps import many, trace
 
 
@@ -46,6 +49,13 @@ class HuggingFace:
     def load_many(self, source: str, options: Sequence[Options]) -> list[Workload]:
         """As many `load`, but a model is traced in full once where that is enough (see `sweeps`)."""
         return many([self._plan(source, each) for each in options])
+
+    def measure(self, source: str, options: Options, repeats: int) -> Measurement:
+        """Run the model with random weights on this CPU."""
+        plan = self._plan(source, options)
+        model, _ = build(*configure(plan), plan.attention)
+        runner = registry.load("frontends", "torch")
+        return runner.run(plan.name, model, lambda real: ((), inputs(real, plan)), repeats)  # type: ignore[no-any-return]
 
     def _plan(self, source: str, options: Options) -> Plan:
         for name in options:

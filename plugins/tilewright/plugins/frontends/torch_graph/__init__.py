@@ -12,9 +12,10 @@ from typing import Any, ClassVar
 
 from tilewright.protocol.errors import InvalidInput
 from tilewright.protocol.plugin import Options
+from tilewright.protocol.profile import Measurement
 from tilewright.protocol.workload import Workload
 
-from . import counting, recorder, sources
+from . import counting, measuring, recorder, sources
 
 
 class Torch:
@@ -45,6 +46,15 @@ class Torch:
     def fake(self) -> AbstractContextManager[Any]:
         """Inside, tensors exist by shape only."""
         return recorder.fake()
+
+    def measure(self, source: str, options: Options, repeats: int) -> Measurement:
+        """Run the file's module on this CPU."""
+        name, module, arguments, keywords = sources.module(source)
+        return measuring.measure(name, module, lambda real: (arguments, keywords), repeats)
+
+    def run(self, name: str, module: Any, given: measuring.Given, repeats: int) -> Measurement:
+        """Run a module on this CPU, on what `given` makes for it; what is on the meta device gets random weights."""
+        return measuring.measure(name, module, given, repeats)
 
     def rules(self) -> Any:
         """How calls are counted, for frontends that put their operators as such (needs no torch)."""

@@ -16,12 +16,21 @@ from tilewright.protocol.workload import Workload
 from .recorder import fake, trace
 
 EXPORTED = ".pt2"
+Made = tuple[str, Any, tuple[Any, ...], dict[str, Any]]
 #: Files that may hold a pickle, which could run anything.
 PICKLES = (".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt")
 
 
 def load(source: str, bits: int) -> Workload:
     """Read the file and trace its module."""
+    name, made, arguments, keywords = module(source)
+    return _trace(
+        name, made, arguments, keywords, bits, f"torch: {Path(source.partition('::')[0]).name}{'::' + name if '::' in source else ''}"
+    )
+
+
+def module(source: str) -> Made:
+    """Name, module, arguments and keyword arguments that a file holds; `InvalidInput` says what is wrong with it."""
     file, _, name = source.partition("::")
     path = Path(file)
     if path.suffix in PICKLES:
@@ -37,10 +46,10 @@ def load(source: str, bits: int) -> Workload:
         import torch  # noqa: F401
     except ImportError as error:
         raise InvalidInput(f"frontend torch needs torch ({error}); install tilewright with the extra torch") from error
-    return _exported(path, bits) if path.suffix == EXPORTED else _made(path, name, bits)
+    return _exported(path) if path.suffix == EXPORTED else _made(path, name)
 
 
-def _exported(path: Path, bits: int) -> Workload:
+def _exported(path: Path) -> Made:
     import torch
 
     if not zipfile.is_zipfile(path):
@@ -50,7 +59,7 @@ def _exported(path: Path, bits: int) -> Workload:
             warnings.simplefilter("ignore", FutureWarning)  # torch about itself
             program = torch.export.load(path)
             arguments, keywords = program.example_inputs or ((), {})
-            module = torch.export.unflatten(program)
+            made = torch.export.unflatten(program)
     except InvalidInput:
         raise
     except Exception as error:  # the library's reader raises many kinds
@@ -58,7 +67,7 @@ def _exported(path: Path, bits: int) -> Workload:
     if any(isinstance(extent, torch.SymInt) for node in program.graph.nodes for extent in getattr(node.meta.get("val"), "shape", ())):
         said = {str(name): str(limits) for name, limits in program.range_constraints.items()}
         raise InvalidInput(f"{path}: dynamic shapes {said}, expected a program exported with the shapes that are to be profiled")
-    return _trace(path.stem, module, arguments, keywords, bits, f"torch: {path.name}")
+    return path.stem, made, tuple(arguments), dict(keywords)
 
 
 @contextmanager
@@ -80,19 +89,19 @@ def _no_pickles(path: Path) -> Iterator[None]:
         torch.load = real
 
 
-def _made(path: Path, name: str, bits: int) -> Workload:
+def _made(path: Path, name: str) -> Made:
     import torch
 
     if not name:
         raise InvalidInput(f"{path}: expected FILE.py::NAME, with the name of a function that returns a module and its example inputs")
     spec = importlib.util.spec_from_file_location(f"tilewright_model_{path.stem}", path)
     assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
+    own = importlib.util.module_from_spec(spec)
     try:
-        spec.loader.exec_module(module)
+        spec.loader.exec_module(own)
     except Exception as error:  # it is the user's own code
         raise InvalidInput(f"{path}: cannot be run: {type(error).__name__}: {error}") from error
-    factory = getattr(module, name, None)
+    factory = getattr(own, name, None)
     if not callable(factory):
         raise InvalidInput(f"{path}: has no function {name!r}")
     try:
@@ -103,7 +112,7 @@ def _made(path: Path, name: str, bits: int) -> Workload:
     if not isinstance(made, tuple) or len(made) not in (2, 3) or not isinstance(made[0], torch.nn.Module):
         raise InvalidInput(f"{path}::{name}: returned {type(made).__name__}, expected (module, arguments) or (module, arguments, keywords)")
     network, arguments, keywords = (*made, {})[:3]
-    return _trace(name, network.eval(), arguments, keywords, bits, f"torch: {path.name}::{name}")
+    return name, network.eval(), tuple(arguments), dict(keywords)
 
 
 def _trace(name: str, module: Any, arguments: Any, keywords: Any, bits: int, source: str) -> Workload:
