@@ -133,12 +133,12 @@ class Execute:
             step.a_rows = compute.cols if self._config.a_transpose else compute.rows
             rows = max(rows, step.a_rows)
             if compute.local != GARBAGE:
-                step.a = compute.local & ROW_MASK
+                step.a = (compute.local & ROW_MASK) % machine.scratchpad_rows
         if step.preload is not None:
             preload = step.preload.command
             assert type(preload) is Preload
             if preload.local != GARBAGE:
-                step.d = preload.local & ROW_MASK
+                step.d = (preload.local & ROW_MASK) % machine.scratchpad_rows
                 step.d_rows = preload.cols if self._config.b_transpose else preload.rows
                 rows = machine.dim
         if self._config.a_transpose or self._config.b_transpose:
@@ -159,6 +159,7 @@ class Execute:
             d_bank = step.d // bank_rows if step.d >= 0 else -2
             stride = self._config.a_stride
             same = a_bank == d_bank or (step.a >= 0 and (step.a + (rows - 1) * stride) // bank_rows != a_bank)
+            same = same or (step.d >= 0 and (step.d + machine.dim - 1) // bank_rows != d_bank)
             if not same and (
                 not single
                 or (
@@ -173,6 +174,7 @@ class Execute:
         """Row by row: neither operand runs more than one row ahead of the other; in one bank A goes first, padding included."""
         bank_rows, stride, rows = self._bank_rows, self._config.a_stride, step.rows
         single, taken, dim = self.machine.single_ported, self.ports.taken, self.machine.dim
+        banks = self.machine.scratchpad_banks
         a, d, a_rows = step.a, step.d, step.a_rows
         d_first = dim - step.d_rows
         i, j = step.a_done, step.d_done
@@ -180,8 +182,8 @@ class Execute:
             if time >= limit:
                 step.a_done, step.d_done, step.cycle = i, j, time
                 return None
-            a_bank = (a + i * stride) // bank_rows if a >= 0 else -1
-            d_bank = (d + dim - 1 - j) // bank_rows if d >= 0 else -2
+            a_bank = (a + i * stride) // bank_rows % banks if a >= 0 else -1
+            d_bank = (d + dim - 1 - j) // bank_rows % banks if d >= 0 else -2
             a_may = i < rows and i != j + 1 and not (single and a_bank >= 0 and i < a_rows and taken[a_bank][time])
             d_may = j < rows and j != i + 1 and not (single and d_bank >= 0 and j >= d_first and taken[d_bank][time])
             if i == j and a_bank == d_bank:
@@ -214,7 +216,7 @@ class Execute:
                     count["mac"] += step.a_rows * compute.cols * target.c_cols
                     if target.c_local & ACCUMULATOR:
                         count["accumulator_write"] += rows
-                        bank = (target.c_local & ROW_MASK) // self._accumulator_bank_rows
+                        bank = (target.c_local & ROW_MASK) // self._accumulator_bank_rows % machine.accumulator_banks
                         if target.c_local & ACCUMULATE:
                             count["accumulator_read"] += rows
                             self.accumulator.reach(out)

@@ -14,6 +14,8 @@ from .timing import Outcome, simulate
 Loop = LoopMatmul | LoopConv
 #: Share of the simulated tiles that is left out of the averages: the machine fills up.
 WARM_UP = 4
+#: Tiles that are simulated at least.
+FEWEST = 8
 #: Cycles that even a step of few rows takes: the array keeps track of six products, each on its way for some 45 cycles.
 SHORTEST = 8
 
@@ -49,9 +51,11 @@ def run(machine: Machine, program: Sequence[Command | Loop], most: int) -> tuple
     if sum(steps) <= most:
         return simulate(machine, program), len(loops), len(loops)
     count, taken = 0, 0
-    while taken < most:
+    while count < len(loops) and (taken < most or count < FEWEST):
         taken += steps[count]
         count += 1
+    if count == len(loops):
+        return simulate(machine, program), count, count
     ends: list[int] = []
     head = [*(command for command in program if not isinstance(command, Loop)), *loops[:count]]
     first = simulate(machine, head, ends=ends)

@@ -81,9 +81,7 @@ class Front:
         self.station.settle(now)
         loops = self._loops
         while loops and loops[0].retire <= now:
-            ended = loops.popleft()
-            if self._ends is not None:
-                self._ends.append(ended.retire)
+            loops.popleft()
         self._blocked.clear()
         self.time = now + 1 if self._emit(now) else self._later(now)
 
@@ -113,7 +111,7 @@ class Front:
 
     def _emit(self, now: int) -> bool:
         program = self._program
-        if self._at < len(program) and len(self._loops) < 2 and self._arrival <= now:
+        if self._at < len(program) and len(self._loops) < self.machine.loops and self._arrival <= now:
             self._configure(now)
         if not self._loops:
             return self._direct(now)
@@ -196,7 +194,12 @@ class Front:
             self._active[generator] = None
             self._start()
             if loop.at == list(loop.sizes):
-                loop.retire = now + RETIRE
+                self._retire(loop, now)
+
+    def _retire(self, loop: _Loop, now: int) -> None:
+        loop.retire = now + RETIRE
+        if self._ends is not None:
+            self._ends.append(loop.retire)
 
     def _start(self) -> None:
         """Let every generator that is idle take its next loop."""
@@ -245,7 +248,7 @@ class Front:
         self._arrival = ready + self.machine.command_interval
         self._start()
         if not any(loop.sizes):
-            loop.retire = ready + RETIRE
+            self._retire(loop, ready)
 
     def _direct(self, now: int) -> bool:
         """A command of the host that is not part of a loop."""

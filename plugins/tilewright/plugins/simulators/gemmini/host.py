@@ -38,10 +38,12 @@ class Matmul(NamedTuple):
     scale: float = 1.0
 
 
-def matmul(task: Matmul, machine: Machine, tiles: MatmulTiles | None = None) -> Program:
+def matmul(task: Matmul, machine: Machine, tiles: MatmulTiles | None = None, modern: bool = True) -> Program:
     """The program of ``tiled_matmul``; without `tiles`, with the tiles of ``tiled_matmul_auto``.
 
-    Tiles go i, j, k (k innermost). Where at most two tiles of A (or B) are needed, they stay where they are.
+    Tiles go i, j, k (k innermost). Where at most two tiles of A (or B) are needed, they stay where they are, unless
+    the library is an old one (`modern`: those of 2022 did not do this, nor pack
+    pixels, nor leave out the pixels that a strided 1 x 1 kernel skips).
     """
     tiles = tiles or tile_matmul(task.m, task.n, task.k, machine, task.activation)
     dim, word, wide = machine.dim, machine.input_bytes, machine.accumulator_word_bytes
@@ -61,7 +63,7 @@ def matmul(task: Matmul, machine: Machine, tiles: MatmulTiles | None = None) -> 
         ConfigLoad(1, b_stride * word, dim),
         ConfigLoad(2, 0 if task.repeating_bias else d_stride * d_word, dim, shrink=task.low_d),
     ]
-    keep_a, keep_b = counts[0] * counts[2] <= 2, counts[1] * counts[2] <= 2
+    keep_a, keep_b = modern and counts[0] * counts[2] <= 2, modern and counts[1] * counts[2] <= 2
 
     def size(axis: int, at: int) -> tuple[int, int]:
         """Blocks and padding of a tile."""
@@ -111,9 +113,10 @@ class Conv(NamedTuple):
     scale: float = 1.0
 
 
-def conv(task: Conv, machine: Machine, tiles: ConvTiles | None = None) -> Program:
-    """The program of ``tiled_conv``; without `tiles`, with the tiles of ``tiled_conv_auto``."""
+def conv(task: Conv, machine: Machine, tiles: ConvTiles | None = None, modern: bool = True) -> Program:
+    """The program of ``tiled_conv``; without `tiles`, with the tiles of ``tiled_conv_auto``. `modern` as in `matmul`."""
     shape = task.shape
+    downsample = modern and shape.downsample
     tiles = tiles or tile_conv(shape, machine)
     word = machine.input_bytes
     pool_size, pool_stride = (shape.pool_size, shape.pool_stride) if shape.pool_stride else (1, 1)
@@ -122,7 +125,7 @@ def conv(task: Conv, machine: Machine, tiles: ConvTiles | None = None) -> Progra
     pool_rows, pool_cols = shape.pooled
     program: Program = [
         ConfigStore(out_stride * word, task.activation, task.scale),
-        ConfigExecute(a_stride=shape.stride >> shape.downsample),
+        ConfigExecute(a_stride=shape.stride >> downsample),
     ]
 
     def count(whole: int, part: int) -> int:
@@ -130,7 +133,7 @@ def conv(task: Conv, machine: Machine, tiles: ConvTiles | None = None) -> Progra
 
     deep = count(shape.in_channels, tiles.kchs) * count(shape.kernel, tiles.krows) * count(shape.kernel, tiles.kcols)
     spread = count(shape.batch, tiles.batches) * count(pool_rows, tiles.porows) * count(pool_cols, tiles.pocols)
-    keep_a, keep_b = deep * spread <= 2, deep * count(shape.out_channels, tiles.pochs) <= 2
+    keep_a, keep_b = modern and deep * spread <= 2, modern and deep * count(shape.out_channels, tiles.pochs) <= 2
     for b, porow, pocol, poch in itertools.product(
         range(0, shape.batch, tiles.batches),
         range(0, pool_rows, tiles.porows),
@@ -156,7 +159,7 @@ def conv(task: Conv, machine: Machine, tiles: ConvTiles | None = None) -> Progra
             first = krow == kcol == kch == 0
             lines = (b * shape.in_rows + max(0, irow)) * shape.in_cols + max(0, icol)
             out = (b * pool_rows + porow) * pool_cols + pocol
-            whole = shape.downsample or shape.dilation > 1 or kchs > machine.dim
+            whole = not modern or downsample or shape.dilation > 1 or kchs > machine.dim
             pool = Pool(pool_stride, pool_size, pool_cols, porows, pocols, orows, ocols, pads[0], pads[1]) if shape.pool_stride else None
             program.append(
                 LoopConv(
@@ -171,7 +174,7 @@ def conv(task: Conv, machine: Machine, tiles: ConvTiles | None = None) -> Progra
                     bias=(task.bias + poch * machine.accumulator_word_bytes if task.bias else 1) if first else 0,
                     output=task.output + (out * out_stride + poch) * word if last else 0,
                     no_bias=not task.bias,
-                    downsample=shape.downsample,
+                    downsample=downsample,
                     pixels=1 if whole else min(kcols, machine.dim // kchs),
                     activation=task.activation,
                     pool=pool,

@@ -94,7 +94,7 @@ def streams(loop: LoopConv, machine: Machine, half: int, acc_half: int) -> Strea
     size = sizes(loop)
     a_start = ((loop.a_half - 1) if loop.a_half else half) * rows
     blocks = -(-loop.ochs // machine.dim)
-    b_start = (loop.b_half if loop.b_half else half + 1) * rows - blocks * size.taps
+    b_start = ((loop.b_half if loop.b_half else half + 1) * rows - blocks * size.taps) % machine.scratchpad_rows
     c_start = ACCUMULATOR | (acc_half * (machine.accumulator_rows // 2))
     a, b = _inputs(loop, size, machine, a_start), _weights(loop, size, machine, b_start)
     steps = _steps(loop, size, machine, (a_start, b_start, c_start), (len(a), len(b)))

@@ -79,12 +79,13 @@ def streams(loop: LoopMatmul, machine: Machine, half: int, acc_half: int) -> Str
     rows = machine.scratchpad_rows // 2
     a_start = ((loop.a_half - 1) if loop.a_half else half) * rows
     b_end = (loop.b_half if loop.b_half else half + 1) * rows
+    b_start = (b_end - loop.k * loop.j * machine.dim) % machine.scratchpad_rows
     c_start = acc_half * (machine.accumulator_rows // 2)
     if loop.resadd:
         return _resadd(loop, machine, c_start)
     a, a_k = _load_a(loop, machine, a_start)
-    b, b_k = _load_b(loop, machine, b_end - loop.k * loop.j * machine.dim)
-    steps = _steps(loop, machine, a_start, b_end - loop.k * loop.j * machine.dim, c_start)
+    b, b_k = _load_b(loop, machine, b_start)
+    steps = _steps(loop, machine, a_start, b_start, c_start)
     return Streams(a, b, _load_d(loop, machine, c_start), steps, _stores(loop, machine, c_start), a_k, b_k)
 
 

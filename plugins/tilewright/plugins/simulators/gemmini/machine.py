@@ -41,6 +41,8 @@ class Machine(msgspec.Struct, frozen=True, omit_defaults=True):
     load_queue: int = 8
     execute_queue: int = 8
     store_queue: int = 2
+    #: Loops that are unrolled at once: with 2, one half of each memory is filled while the other one is used.
+    loops: int = 2
     #: Requests in flight, each for reads and for writes.
     in_flight: int = 16
     bus_bytes: int = 16

@@ -17,14 +17,6 @@ KINDS = ("load", "execute", "store")
 ACC = 1 << 26
 
 
-def span(local: int, rows: int) -> tuple[int, int]:
-    """Rows ``[low, high)`` of both memories in one space; (0, 0) for garbage."""
-    if local == GARBAGE:
-        return 0, 0
-    low = (local & ROW_MASK) + (ACC if local & ACCUMULATOR else 0)
-    return low, low + rows
-
-
 class Entry:
     """A command on its way. Times are cycles; `done` is the first in which dependants may issue."""
 
@@ -82,6 +74,15 @@ class Station:
         self._a_transpose = False
         self._block_strides = [machine.dim] * 3
         self._pooling = False
+        self._scratchpad_rows, self._accumulator_rows = machine.scratchpad_rows, machine.accumulator_rows
+
+    def _span(self, local: int, rows: int) -> tuple[int, int]:
+        """Rows ``[low, high)`` of both memories in one space; (0, 0) for garbage. Addresses wrap around."""
+        if local == GARBAGE:
+            return 0, 0
+        row = local & ROW_MASK
+        low = ACC + row % self._accumulator_rows if local & ACCUMULATOR else row % self._scratchpad_rows
+        return low, low + rows
 
     def settle(self, now: int) -> None:
         """Free what is visibly free at `now`."""
@@ -147,8 +148,8 @@ class Station:
 
     def _execute(self, entry: Entry, command: Command, now: int) -> None:
         if type(command) is Preload:
-            low, top = entry.low, entry.top = span(command.local, command.rows)
-            write, write_top = entry.write, entry.write_top = span(command.c_local, command.c_rows * self._c_stride)
+            low, top = entry.low, entry.top = self._span(command.local, command.rows)
+            write, write_top = entry.write, entry.write_top = self._span(command.c_local, command.c_rows * self._c_stride)
             for older in self._live[LOAD]:
                 if older.done > now and (
                     (older.write < top and low < older.write_top) or (older.write < write_top and write < older.write_top)
@@ -159,8 +160,8 @@ class Station:
                     self._wait(entry, older)
         elif type(command) is Compute:
             rows = (command.cols if self._a_transpose else command.rows) * self._a_stride
-            low, top = entry.low, entry.top = span(command.local, rows)
-            low2, top2 = span(command.bd_local, command.bd_rows)
+            low, top = entry.low, entry.top = self._span(command.local, rows)
+            low2, top2 = self._span(command.bd_local, command.bd_rows)
             for older in self._live[LOAD]:
                 if older.done > now and ((older.write < top and low < older.write_top) or (older.write < top2 and low2 < older.write_top)):
                     self._wait(entry, older)
@@ -177,7 +178,7 @@ class Station:
             self._block_strides[command.state] = command.block_stride
         elif type(command) is Mvin:
             blocks = -(-command.cols // self.machine.dim)
-            write, write_top = entry.write, entry.write_top = span(
+            write, write_top = entry.write, entry.write_top = self._span(
                 command.local, (blocks - 1) * self._block_strides[command.state] + command.rows
             )
             for older in self._live[EXECUTE]:
@@ -194,7 +195,7 @@ class Station:
             self._pooling = getattr(command, "pool", None) is not None
             return
         machine = self.machine
-        low = span(command.local, 0)[0]
+        low = self._span(command.local, 0)[0]
         if self._pooling:
             bank = machine.accumulator_rows // machine.accumulator_banks
             top = ACC + ((low - ACC) // bank + 1) * bank

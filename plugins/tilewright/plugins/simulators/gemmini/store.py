@@ -105,7 +105,7 @@ class Store:
         """First cycle from `read` on in which the row may be read."""
         if not local & ACCUMULATOR:
             return read
-        taken = self.accumulator.taken[(local & ROW_MASK) // self._bank_rows]
+        taken = self.accumulator.taken[(local & ROW_MASK) // self._bank_rows % self.machine.accumulator_banks]
         free = taken.find(0, read, limit)
         return limit if free < 0 else free
 
