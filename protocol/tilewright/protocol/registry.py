@@ -17,7 +17,7 @@ from .errors import AmbiguousPlugin, BrokenPlugin, UnknownPlugin, suggest
 from .plugin import INTERFACES, KINDS, Kind
 
 API = "v1"
-NOUNS = ("workload", "architecture", "mapping", "cost", "profile", "plugin")
+NOUNS = ("workload", "architecture", "mapping", "cost", "profile", "design", "kernel", "plugin", "context")
 #: Code that every plugin builds on.
 SHARED = ("tilewright.loopnest", *(f"tilewright.protocol.{noun}" for noun in NOUNS))
 #: Distributions whose version changes results.
