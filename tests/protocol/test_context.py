@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tilewright.protocol import registry
@@ -121,3 +122,11 @@ def test_progress_is_passed_on() -> None:
     ctx.progress("best so far", edp=1.5)
     assert told == [("best so far", {"edp": 1.5})]
     context().progress("nobody listens")
+
+
+def test_figures_of_progress_are_plain_floats() -> None:
+    """They go over a wire that knows no numpy."""
+    told: list[dict[str, float]] = []
+    context(progress=lambda message, figures: told.append(figures)).progress("bounding", bound=np.float64(2.5), done=np.int64(3))
+    assert told == [{"bound": 2.5, "done": 3.0}]
+    assert {type(value) for value in told[0].values()} == {float}

@@ -103,8 +103,8 @@ class HostContext:
         return evaluation
 
     def progress(self, message: str, **figures: float) -> None:
-        """Report progress to people."""
-        self._progress(message, figures)
+        """Report progress to people. Figures may be of any real type, numpy's too."""
+        self._progress(message, {name: float(value) for name, value in figures.items()})
 
     def plugin(self, kind: Kind, name: str) -> Any:
         """Another plugin, if the asking one declared it."""
