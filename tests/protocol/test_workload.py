@@ -284,3 +284,17 @@ def test_names_that_look_like_repeats() -> None:
 def test_graphs_that_do_not_hold_together(nodes: tuple[Node, ...], edges: tuple[Edge, ...], text: str) -> None:
     with pytest.raises(InvalidOperator, match=text):
         Workload("model", (matmul(p=1, c=1, k=1),), nodes, edges)
+
+
+def test_names_can_be_taken_off() -> None:
+    """Two networks that differ in names only are equal without them; the graph and the counts stay."""
+
+    def network(a: str, b: str, edge: str) -> Workload:
+        nodes = (Node(a, 0, module=f"m.{a}", tensors={INPUTS: edge}), Node(b, 0, tensors={WEIGHTS: "constant"}))
+        return Workload(a + b, (matmul(p=2, c=3, k=4),), nodes, (Edge(edge, (2, 3), producer=b, consumers=(a,)),), source=f"{a}.yaml")
+
+    first, second = network("a", "b", "e"), network("c", "d", "f")
+    assert first != second
+    assert first.nameless() == second.nameless()
+    assert first.nameless().edges[0].producer == first.nameless().nodes[1].id
+    assert [(task.operator, task.count) for task in first.nameless().tasks] == [(task.operator, task.count) for task in first.tasks]

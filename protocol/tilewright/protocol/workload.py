@@ -322,6 +322,24 @@ class Workload(msgspec.Struct, frozen=True, omit_defaults=True):
             groups.setdefault(node.operator, []).append(node)
         return tuple(Task(index, self.operators[index], len(nodes), tuple(nodes)) for index, nodes in groups.items())
 
+    def nameless(self) -> Workload:
+        """The same graph with numbers for names: equal for workloads that differ in nothing but names."""
+        ids = {node.id: str(at) for at, node in enumerate(self.nodes)} | {"": ""}
+        edges = {edge.name: str(at) for at, edge in enumerate(self.edges)}
+        nodes = (
+            msgspec.structs.replace(
+                node, id=ids[node.id], module="", tensors={tensor: edges.get(edge, "") for tensor, edge in node.tensors.items()}
+            )
+            for node in self.nodes
+        )
+        ends = (
+            msgspec.structs.replace(
+                edge, name=edges[edge.name], producer=ids[edge.producer], consumers=tuple(ids[each] for each in edge.consumers)
+            )
+            for edge in self.edges
+        )
+        return msgspec.structs.replace(self, name="", nodes=tuple(nodes), edges=tuple(ends), source="")
+
     @property
     def macs(self) -> int:
         """Multiply-accumulates of the whole workload."""

@@ -24,6 +24,7 @@ from tilewright.protocol.run import RunState, StageState, closure, packed, parse
 from tilewright.protocol.subjects import STAGES, Stage
 from tilewright.protocol.workload import Workload, elementwise
 from tilewright.services.pipeline import plan
+from tilewright.services.runtime.identity import question
 
 from .fakes import ARCHITECTURE, answer, infeasible, workload
 
@@ -115,9 +116,27 @@ def test_codesign_starts_from_what_is_mapped() -> None:
     assert plan.inputs(state_with(0b111, 0b010), "codesign-0") == ("profile-0", "map-0", "map-2")
     job = plan.job(REQUEST, "codesign-0", found)
     assert isinstance(job, CodesignJob)
-    assert [(task.name, task.count) for task in job.start] == [("block.0", 2), ("block.2", 1)]
-    assert (job.workload, job.target, job.target_parameters, job.limits) == (workload(), "gemmini", {"pes": 16}, {"area_mm2": 4.0})
+    first, _, third = [task.operator for task in plan.contractions(workload())]
+    assert [(task.schedule.operator, task.count) for task in job.start] == [(first, 2), (third, 1)]
+    assert (job.workload, job.target, job.target_parameters, job.limits) == (
+        workload().nameless(),
+        "gemmini",
+        {"pes": 16},
+        {"area_mm2": 4.0},
+    )
     assert (job.codesigner, job.budget, job.seed, job.options) == ("pareto", Budget(evaluations=9), 5, {"steps": 2})
+
+
+def test_renamed_layers_are_the_same_question() -> None:
+    """Every job after the profile is equal for a network whose names alone are others."""
+    found = answers()
+    profile = found["profile-0"]
+    assert isinstance(profile, Profile)
+    nodes = tuple(msgspec.structs.replace(node, id=f"x{node.id}", module=f"y{node.module}") for node in profile.workload.nodes)
+    other = dict(found)
+    other["profile-0"] = msgspec.structs.replace(profile, workload=msgspec.structs.replace(profile.workload, name="other", nodes=nodes))
+    for task in ("map-0", "codesign-0", "kernel-2", "simulate-0"):
+        assert question(plan.job(REQUEST, task, found)) == question(plan.job(REQUEST, task, other))
 
 
 def test_kernel_job() -> None:

@@ -75,7 +75,7 @@ async def test_a_whole_run(bus: Bus, eventually: Eventually) -> None:
     assert [record.name for record in view.records if record.task.startswith("map")] == ["block.0", "block.1", "block.2"]
     assert set(worker.executed.values()) == {1}
     # The co-designer starts from the mapped schedules, counted; the simulator gets base and winner.
-    assert [(task.name, task.count) for task in worker.jobs[run, "codesign-0"].start] == [("block.0", 2), ("block.1", 1), ("block.2", 1)]
+    assert [task.count for task in worker.jobs[run, "codesign-0"].start] == [2, 1, 1]
     assert len(worker.jobs[run, "simulate-0"].tasks) == len(worker.jobs[run, "simulate-1"].tasks) == 3
     assert await bus.subjects(subjects.DONE_STREAM, ">") == {}
 
@@ -379,7 +379,7 @@ async def test_an_answer_that_vanished(bus: Bus, eventually: Eventually) -> None
         for index in range(3):
             task = f"map-{index}"
             outcome = Outcome("map", "done", result=f"map.{index}", answer="0" * 64)
-            await bus.publish(subjects.done_subject(run), pack(outcome, run, task=task), message_id(run, task, 0, "done"))
+            await bus.publish(subjects.done_subject(run, outcome.stage), pack(outcome, run, task=task), message_id(run, task, 0, "done"))
         state = await ended(bus, run, eventually)
         assert worker.executed
     assert (state.status, state.exit_code) == ("failed", 1)
@@ -398,10 +398,17 @@ async def test_an_answer_that_vanished(bus: Bus, eventually: Eventually) -> None
             encode({"kind": "run.submit", "schema": 1, "run": "abc", "payload": {"request": 3}}),
             "Submit: Expected `object`",
         ),
-        (subjects.done_subject("abc"), pack(Submit(REQUEST), "abc"), "expected task.outcome"),
-        (subjects.done_subject("abc"), pack(Outcome("map", "done"), "abc", task="map-x"), "expected <stage>-<index>"),
+        (subjects.done_subject("abc", "map"), pack(Submit(REQUEST), "abc"), "expected task.outcome"),
+        (subjects.done_subject("abc", "map"), pack(Outcome("map", "done"), "abc", task="map-x"), "expected <stage>-<index>"),
+        (subjects.done_subject("abc", "map"), pack(Outcome("kernel", "done"), "abc", task="kernel-0"), "expected tw.v1.done.abc.kernel"),
+        (subjects.done_subject("abc", "map"), pack(Outcome("kernel", "done"), "abc", task="map-0"), "expected tw.v1.done.abc.map"),
+        (subjects.done_subject("abc", "map"), pack(Outcome("map", "done"), "abd", task="map-0"), "expected tw.v1.done.abd.map"),
+        (subjects.done_subject("abc", "map"), pack(Outcome("map", "done", "kernel.1"), "abc", task="map-0"), "an answer of stage map"),
     ],
-    ids=["garbage", "bad run id", "outcome on the submit subject", "wrong type", "submit on the done subject", "bad task id"],
+    ids=[
+        *("garbage", "bad run id", "outcome on the submit subject", "wrong type", "submit on the done subject", "bad task id"),
+        *("outcome of another stage", "outcome of two stages", "outcome of another run", "answer of another stage"),
+    ],
 )
 async def test_messages_that_cannot_be_used_are_put_aside(bus: Bus, eventually: Eventually, subject: str, data: bytes, reason: str) -> None:
     async with Worker(bus), replica(bus):
@@ -425,7 +432,7 @@ async def test_an_outcome_of_an_unknown_run_is_put_aside_in_the_end(
 ) -> None:
     monkeypatch.setattr("tilewright.services.pipeline.shell.PAUSES", (0.01, 0.01))
     async with replica(bus):
-        await bus.publish(subjects.done_subject("gone"), pack(Outcome("map", "done"), "gone", task="map-0"), "late")
+        await bus.publish(subjects.done_subject("gone", "map"), pack(Outcome("map", "done"), "gone", task="map-0"), "late")
 
         async def dead() -> bool:
             return bool(await bus.subjects(subjects.DEAD_STREAM, ">"))

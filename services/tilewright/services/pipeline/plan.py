@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import cast
 
+import msgspec
+
 from tilewright.protocol.design import ScheduledTask
 from tilewright.protocol.messages import (
     Answer,
@@ -121,14 +123,14 @@ def job(request: RunRequest, task: str, answers: Answers) -> Job:
         )
     if stage == "codesign":
         return CodesignJob(
-            workload=cast(Profile, answers[PROFILE]).workload,
+            workload=cast(Profile, answers[PROFILE]).workload.nameless(),
             target=request.target,
             target_parameters=request.target_parameters,
             objective=request.objective,
             codesigner=request.codesigner,
             budget=request.codesign_budget,
             limits=request.limits,
-            start=base_design(answers),
+            start=tuple(msgspec.structs.replace(task, name=str(at)) for at, task in enumerate(base_design(answers))),
             seed=request.seed,
             options=request.codesigner_options,
         )
