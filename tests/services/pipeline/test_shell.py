@@ -343,7 +343,7 @@ async def test_failures_and_infeasible_operators(bus: Bus, eventually: Eventuall
     view = await load_run(bus, run)
     assert view is not None
     assert [record.task for record in view.records] == ["profile-0", "map-0", "map-1", "map-2", "codesign-0", "kernel-2", "simulate-0"]
-    assert [task.name for task in worker.jobs[run, "codesign-0"].start] == ["block.2"]
+    assert [task.schedule.operator for task in worker.jobs[run, "codesign-0"].start] == [worker.jobs[run, "map-2"].operator]
 
 
 async def test_a_bad_model_ends_the_run_with_its_exit_code(bus: Bus, eventually: Eventually) -> None:
