@@ -15,16 +15,17 @@ from tilewright.protocol.plugin import Context, Options, SimRequest, SimResult
 from tilewright.protocol.workload import INPUTS, OUTPUTS, WEIGHTS, Operator
 
 from . import extrapolate, host, isa, tiling
+from .compiled import run
 from .functional import Array, Values
 from .loop_matmul import LoopMatmul
 from .lowering import Job, lower, machine_of, program_of, tiles_of
 from .machine import LEAN, Machine, Memory
 from .station import NEVER
-from .timing import Outcome, simulate
+from .timing import Outcome
 
 MODEL = "gemmini/1"
 #: Array steps that are simulated one by one unless `exact` is asked for.
-STEPS = 18500
+STEPS = 1 << 20
 #: Tiles of one operator, at most.
 TILES = 1 << 20
 
@@ -90,13 +91,13 @@ class Gemmini:
 
         Repetitions after the second take what the second took; of programs with more than `most` array steps, see `extrapolate`.
         """
-        first, simulated, tiles = extrapolate.run(machine, program_of(job, machine), most)
+        first, simulated, tiles = extrapolate.simulate(machine, program_of(job, machine), most)
         said = "" if simulated == tiles else f"{simulated} of {tiles} tiles simulated, the others as tiles like them"
         if job.repeat == 1:
             return first, said
         if said:
             return _repeated(first, 2 * first.cycles, first.attribution, job.repeat), f"{said}; {job.repeat} times"
-        second = simulate(machine, [*program_of(job, machine), *program_of(job, machine, 1)])
+        second = run(machine, [*program_of(job, machine), *program_of(job, machine, 1)])
         said = f"2 of {job.repeat} repetitions simulated" if job.repeat > 2 else ""
         return _repeated(first, second.cycles, second.attribution, job.repeat), said
 
@@ -139,11 +140,11 @@ class Gemmini:
 
     def matmul(self, task: host.Matmul, machine: Machine, tiles: tiling.MatmulTiles | None = None, first_half: int = 0) -> Outcome:
         """One ``tiled_matmul``."""
-        return simulate(machine, host.matmul(task, machine, tiles), first_half)
+        return run(machine, host.matmul(task, machine, tiles), first_half)
 
     def conv(self, task: host.Conv, machine: Machine, tiles: tiling.ConvTiles | None = None, first_half: int = 0) -> Outcome:
         """One ``tiled_conv``."""
-        return simulate(machine, host.conv(task, machine, tiles), first_half)
+        return run(machine, host.conv(task, machine, tiles), first_half)
 
 
 def configure(options: Options) -> Machine:

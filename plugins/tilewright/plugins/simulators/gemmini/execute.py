@@ -6,6 +6,7 @@ from collections import deque
 
 from .banks import Ports
 from .commands import ACCUMULATE, ACCUMULATOR, GARBAGE, ROW_MASK, Compute, ConfigExecute, Preload
+from .log import ARRAY, PRELOAD_ALONE, STEP, Log
 from .machine import Machine
 from .station import EXECUTE, NEVER, Entry, Station
 
@@ -15,23 +16,29 @@ LEAST = 4
 TAGS = 6
 #: Cycles of a result from the array's edge into the accumulator (it is read, added to, and written back).
 ACCUMULATE_PIPELINE = 4
+#: What holds the array up, by the kind of command that came last.
+WAITS = {0: "wait for load", 1: "wait for array", 2: "wait for store"}
+CAUSES = (
+    "compute", "weights", "bank conflict", "products under way", "config", "drain", *WAITS.values(), "wait for commands", "idle at the end",
+)  # fmt: skip
 
 
 class Execute:
     """Steps, in order: A streams through the array while the next weights are loaded into it."""
 
-    def __init__(self, machine: Machine, station: Station, ports: Ports, accumulator: Ports, window: int, count: dict[str, int]) -> None:
+    def __init__(self, machine: Machine, station: Station, ports: Ports, accumulator: Ports, window: int, log: Log) -> None:
         self.machine = machine
         self.station = station
         self.ports = ports
         self.accumulator = accumulator
-        self.count = count
+        self.log = log
+        self.count = log.count
         #: Cycles ahead for which DMA writes are known.
         self.window = window
         self.time = NEVER
         #: Cycles from a row's read to its write: memory, the array down and across, output registers, accumulator.
         self.depth = machine.scratchpad_read_delay + 1 + 2 * machine.dim + machine.mesh_output_delay + ACCUMULATE_PIPELINE
-        self.causes: dict[str, int] = {}
+        self.causes = dict.fromkeys(CAUSES, 0)
         self._issued = -1
         #: First cycles at the controller of the commands at the head of the queue, as far as known.
         self._visible: deque[int] = deque()
@@ -82,13 +89,14 @@ class Execute:
                     self._config = entry.command
                 self._pop()
                 self.free = now + 1
-                self.causes["config"] = self.causes.get("config", 0) + 1
+                self.causes["config"] += 1
                 self.station.finish(entry, now + 1)
                 self.wake()
                 return
             self._step = self._begin(entry, now)
             if self._room[0] > now:
                 self._step.cycle = self.time = self._room[0]
+                self._step.held = self._room[0] - now
                 return
         step = self._step
         last = self._scan(step, now)
@@ -109,8 +117,8 @@ class Execute:
         gap = now - self.free
         if gap > 0:
             entry = self.station.queues[EXECUTE][0]
-            why = {0: "wait for load", 2: "wait for store", 1: "wait for array"}.get(entry.why, "wait for issue")
-            self.causes[why] = self.causes.get(why, 0) + gap
+            drains = type(entry.command) is ConfigExecute and self.drained >= self.free
+            self.causes["drain" if drains else WAITS.get(entry.why, "wait for commands")] += gap
 
     def _begin(self, entry: Entry, now: int) -> _Step:
         machine, queue = self.machine, self.station.queues[EXECUTE]
@@ -196,11 +204,17 @@ class Execute:
     def _end(self, step: _Step, last: int) -> None:
         machine, station, count = self.machine, self.station, self.count
         self.free = last + 1
-        elapsed = last - step.start + 1
         causes = self.causes
-        causes["compute"] = causes.get("compute", 0) + step.rows
-        if elapsed > step.rows:
-            causes["bank conflict"] = causes.get("bank conflict", 0) + elapsed - step.rows
+        causes["compute"] += step.a_rows
+        causes["weights"] += step.rows - step.a_rows
+        causes["products under way"] += step.held
+        causes["bank conflict"] += last - step.start + 1 - step.held - step.rows
+        self.log.span(
+            ARRAY,
+            PRELOAD_ALONE if step.compute is None else STEP,
+            (step.compute or step.preload).index,  # type: ignore[union-attr]
+            step.rows, self.machine.dim, step.start, last + 1,
+        )  # fmt: skip
         if step.compute is not None:
             compute = step.compute.command
             assert type(compute) is Compute
@@ -241,10 +255,12 @@ class Execute:
 class _Step:
     """A step in progress: which commands, which rows, how far."""
 
-    __slots__ = ("a", "a_done", "a_rows", "compute", "cycle", "d", "d_done", "d_rows", "preload", "rows", "start")
+    __slots__ = ("a", "a_done", "a_rows", "compute", "cycle", "d", "d_done", "d_rows", "held", "preload", "rows", "start")
 
     def __init__(self, now: int) -> None:
         self.start = self.cycle = now
+        #: Cycles until the array had room for the product.
+        self.held = 0
         self.compute: Entry | None = None
         self.preload: Entry | None = None
         #: First rows of A and of the operand that is loaded; -1: none.

@@ -6,10 +6,11 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from .commands import Command
+from .compiled import run
 from .loop_conv import LoopConv
 from .loop_matmul import LoopMatmul
 from .machine import Machine
-from .timing import Outcome, simulate
+from .timing import Outcome
 
 Loop = LoopMatmul | LoopConv
 #: Share of the simulated tiles that is left out of the averages: the machine fills up.
@@ -44,21 +45,21 @@ def kind_of(loop: Loop) -> tuple[object, ...]:
     return (*loop[11:22], bool(loop.input), bool(loop.weights), bool(loop.bias), bool(loop.output))
 
 
-def run(machine: Machine, program: Sequence[Command | Loop], most: int) -> tuple[Outcome, int, int]:
+def simulate(machine: Machine, program: Sequence[Command | Loop], most: int) -> tuple[Outcome, int, int]:
     """(outcome, tiles simulated, tiles): exact when the program has at most `most` array steps."""
     loops = [command for command in program if isinstance(command, Loop)]
     steps = [steps_of(loop, machine) for loop in loops]
     if sum(steps) <= most:
-        return simulate(machine, program), len(loops), len(loops)
+        return run(machine, program), len(loops), len(loops)
     count, taken = 0, 0
     while count < len(loops) and (taken < most or count < FEWEST):
         taken += steps[count]
         count += 1
     if count == len(loops):
-        return simulate(machine, program), count, count
-    ends: list[int] = []
+        return run(machine, program), count, count
     head = [*(command for command in program if not isinstance(command, Loop)), *loops[:count]]
-    first = simulate(machine, head, ends=ends)
+    first = run(machine, head)
+    ends = first.ends
     took: dict[tuple[object, ...], list[int]] = defaultdict(list)
     warm = max(1, count // WARM_UP)
     for at in range(warm, count):

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from .commands import Command, Compute, ConfigExecute, ConfigLoad, Mvin, Preload
+from .log import FRONT, LOOP, Log
 from .loop_conv import LoopConv
 from .loop_conv import streams as conv_streams
 from .loop_matmul import LoopMatmul, Streams
@@ -21,14 +22,18 @@ LOOP_COMMANDS = {LoopMatmul: 6, LoopConv: 7}
 #: Cycles that a command spends inside the convolution unit.
 CONV_PIPELINE = 2
 A, B, D, STEPS, STORES = range(5)
+#: What the front end does: it sends a command, waits for an entry of a kind, for operands of a loop, or for the host.
+FULL = ("load entries full", "execute entries full", "store entries full")
+CAUSES = ("command", *FULL, "wait for loop", "wait for host", "idle at the end")
 
 
 class _Loop:
     """A configured loop: its streams, how far each is emitted, and when each generator takes it."""
 
-    __slots__ = ("at", "configured", "conv", "fire", "retire", "sizes", "streams")
+    __slots__ = ("at", "configured", "conv", "fire", "index", "retire", "sizes", "streams")
 
-    def __init__(self, made: Streams, configured: int, conv: bool) -> None:
+    def __init__(self, made: Streams, configured: int, conv: bool, index: int) -> None:
+        self.index = index
         self.streams = made
         self.configured = configured
         self.conv = conv
@@ -46,10 +51,14 @@ class Front:
         machine: Machine,
         station: Station,
         program: Sequence[Command | LoopMatmul | LoopConv],
-        first_half: int = 0,
-        ends: list[int] | None = None,
+        first_half: int,
+        log: Log,
     ) -> None:
-        self._ends = ends
+        self._log = log
+        self.causes = dict.fromkeys(CAUSES, 0)
+        #: Cycles before it are accounted for; those from it on belong to `_why`.
+        self.until = 0
+        self._why = "wait for host"
         self.machine = machine
         self.station = station
         self.time = 0
@@ -78,12 +87,21 @@ class Front:
 
     def act(self, now: int) -> None:
         """One cycle: emit a command, if one may go."""
+        self.causes[self._why] += now - self.until
+        self.until = now
         self.station.settle(now)
         loops = self._loops
         while loops and loops[0].retire <= now:
             loops.popleft()
         self._blocked.clear()
-        self.time = now + 1 if self._emit(now) else self._later(now)
+        if self._emit(now):
+            self.time, self._why = now + 1, "command"
+            return
+        self.time = self._later(now)
+        if self._blocked:
+            self._why = FULL[self._blocked[0]]
+        else:
+            self._why = "wait for loop" if loops else "idle at the end" if self.finished else "wait for host"
 
     def freed(self, now: int) -> None:
         """Entries became free, or will: look again when that helps."""
@@ -198,8 +216,8 @@ class Front:
 
     def _retire(self, loop: _Loop, now: int) -> None:
         loop.retire = now + RETIRE
-        if self._ends is not None:
-            self._ends.append(loop.retire)
+        self._log.ends.append(loop.retire)
+        self._log.span(FRONT, LOOP, loop.index, 0, 0, loop.configured, loop.retire)
 
     def _start(self) -> None:
         """Let every generator that is idle take its next loop."""
@@ -239,7 +257,7 @@ class Front:
             ready = max(ready, self._loops[-1].configured + (parts - 1) * self.machine.command_interval)
         where = (self.machine, self._halves, self._accumulator_half)
         made = conv_streams(command, *where) if isinstance(command, LoopConv) else matmul_streams(command, *where)
-        loop = _Loop(made, ready + CONV_PIPELINE * conv, conv)
+        loop = _Loop(made, ready + CONV_PIPELINE * conv, conv, self._at)
         self._loops.append(loop)
         self._halves ^= 1
         if command.output if isinstance(command, LoopConv) else command.c:

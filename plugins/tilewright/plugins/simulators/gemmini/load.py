@@ -6,6 +6,7 @@ from collections import deque
 
 from .banks import Ports
 from .commands import ACCUMULATOR, ROW_MASK, ConfigLoad, Mvin
+from .log import LOADS, MVIN, Log
 from .machine import Machine
 from .memory import Channel
 from .packets import read_packets
@@ -14,20 +15,24 @@ from .station import EXECUTE, LOAD, NEVER, STORE, Station
 #: Cycles from a row's request to its first bus request; from a bus request's issue to the bus; from a merged row to its write;
 #: from the last write to what waited for it.
 ROW, TRANSLATE, WRITE, DONE = 2, 6, 3, 2
+#: What holds mvins up, by the kind of command that came last.
+WAITS = {EXECUTE: "wait for array", STORE: "wait for store"}
+CAUSES = ("transfer", "memory latency", *WAITS.values(), "no command", "idle at the end")
 
 
 class Load:
     """Mvins, in order, one row request per cycle, one bus request per cycle, answers in order at one beat per cycle."""
 
-    def __init__(self, machine: Machine, station: Station, channel: Channel, ports: Ports, count: dict[str, int]) -> None:
+    def __init__(self, machine: Machine, station: Station, channel: Channel, ports: Ports, log: Log) -> None:
         self.machine = machine
         self.station = station
         self.channel = channel
         self.ports = ports
-        self.count = count
+        self.log = log
+        self.count = log.count
         self.time = NEVER
         #: Cause -> cycles; what is left of the time with mvins in flight is latency.
-        self.causes: dict[str, int] = {"transfer": 0}
+        self.causes = dict.fromkeys(CAUSES, 0)
         self.in_flight = 0
         self.until = 0
         self._issued = -1
@@ -62,14 +67,14 @@ class Load:
         else:
             assert type(command) is Mvin
             if now > self.until:
-                cause = {EXECUTE: "wait for array", STORE: "wait for store"}.get(entry.why, "no command")
-                self.causes[cause] = self.causes.get(cause, 0) + now - self.until
+                self.causes[WAITS.get(entry.why, "no command")] += now - self.until
                 self.until = now
             done = self._zero(command, now) if command.dram == 0 else self._read(command, now)
             if done > self.until:
                 self.in_flight += done - self.until
                 self.until = done
             self._commands.append(done - 1)
+            self.log.span(LOADS, MVIN, entry.index, command.rows, command.cols, now, done)
             self.station.finish(entry, done)
         self.wake()
 

@@ -6,6 +6,7 @@ from collections import deque
 
 from .banks import Ports
 from .commands import ACCUMULATOR, GARBAGE, NORM_MASK, NORM_SHIFT, ROW_MASK, ConfigStore, Mvout
+from .log import MVOUT, STORES, Log
 from .machine import Machine
 from .memory import Channel
 from .packets import write_packets
@@ -14,24 +15,26 @@ from .station import EXECUTE, LOAD, NEVER, STORE, Entry, Station
 #: Cycles from an accumulator read to its scaling; rows between the reads and the DMA; cycles from a beat's issue to the bus;
 #: from the last read to what waited for it.
 READ, ROWS, TRANSLATE, DONE = 4, 17, 2, 3
+#: What holds mvouts up, by the kind of command that came last.
+WAITS = {EXECUTE: "wait for array", LOAD: "wait for load"}
+CAUSES = ("read", "ports and memory", *WAITS.values(), "no command", "idle at the end")
 
 
 class Store:
     """Mvouts, in order: one row of a block per cycle out of the accumulator, through scaling, to the bus."""
 
-    def __init__(
-        self, machine: Machine, station: Station, channel: Channel, accumulator: Ports, window: int, count: dict[str, int]
-    ) -> None:
+    def __init__(self, machine: Machine, station: Station, channel: Channel, accumulator: Ports, window: int, log: Log) -> None:
         self.machine = machine
         self.station = station
         self.channel = channel
         self.accumulator = accumulator
         #: Cycles ahead for which the array's writes are known.
         self.window = window
-        self.count = count
+        self.log = log
+        self.count = log.count
         self.time = NEVER
         #: Cause -> cycles; what is left of the time with mvouts in flight is waiting for ports and memory.
-        self.causes: dict[str, int] = {"read": 0}
+        self.causes = dict.fromkeys(CAUSES, 0)
         self.in_flight = 0
         self.until = 0
         #: Cycle in which the last write is acknowledged.
@@ -44,7 +47,7 @@ class Store:
         self._flight: deque[int] = deque([0] * machine.in_flight, machine.in_flight)
         self._config = ConfigStore(0)
         self._rows: list[tuple[int, int, int, int]] | None = None
-        self._at = 0
+        self._at = self._start = 0
         self._bank_rows = machine.accumulator_rows // machine.accumulator_banks
 
     def wake(self) -> None:
@@ -70,12 +73,13 @@ class Store:
                 self._done(entry, self._issued + 1)
                 return
             if now > self.until:
-                cause = {EXECUTE: "wait for array", LOAD: "wait for load"}.get(entry.why, "no command")
-                self.causes[cause] = self.causes.get(cause, 0) + now - self.until
+                self.causes[WAITS.get(entry.why, "no command")] += now - self.until
                 self.until = now
+            self._start = now
             self._rows = self._requests(command)
             self._at = 0
             self._read = max(self._read, now)
+        assert type(command) is Mvout
         limit = now + self.window
         self.accumulator.reach(limit + 1)
         while self._at < len(self._rows):
@@ -91,6 +95,7 @@ class Store:
         self._rows = None
         self._free = self._read
         end = max(self._read + DONE, self.acknowledged)
+        self.log.span(STORES, MVOUT, entry.index, command.rows, command.cols, self._start, end)
         if end > self.until:
             self.in_flight += end - self.until
             self.until = end

@@ -19,6 +19,7 @@ from .commands import Command
 from .execute import Execute
 from .front import Front
 from .load import Load
+from .log import Log, Span
 from .loop_conv import LoopConv
 from .loop_matmul import LoopMatmul
 from .machine import Machine
@@ -30,10 +31,7 @@ from .store import Store
 LOAD_AHEAD = 8
 #: Cycles from the last acknowledgement to the host's fence.
 FENCE = 2
-EVENTS = (
-    "read_requests", "read_beats", "read_bytes", "write_requests", "write_beats", "write_bytes", "scratchpad_read", "scratchpad_write",
-    "accumulator_read", "accumulator_write", "weight_load", "mac",
-)  # fmt: skip
+END = "idle at the end"
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -44,25 +42,27 @@ class Outcome(msgspec.Struct, frozen=True):
     events: dict[str, int]
     #: Unit -> cause -> cycles; the causes of a unit add up to `cycles`.
     attribution: dict[str, dict[str, int]]
+    #: Cycle in which each loop had been unrolled.
+    ends: tuple[int, ...] = ()
+    #: What each unit did when, if that was asked for.
+    spans: tuple[Span, ...] = ()
 
 
-def simulate(
-    machine: Machine, program: Sequence[Command | LoopMatmul | LoopConv], first_half: int = 0, ends: list[int] | None = None
-) -> Outcome:
+def simulate(machine: Machine, program: Sequence[Command | LoopMatmul | LoopConv], first_half: int = 0, spans: bool = False) -> Outcome:
     """Run a host program from an idle machine until everything is written.
 
-    The hardware does not reset which half of the scratchpad its next loop uses: `first_half` says so. `ends` receives the cycle
-    in which each loop has been unrolled. Raises `InvalidInput` when the program never ends, naming the command that waits.
+    The hardware does not reset which half of the scratchpad its next loop uses: `first_half` says so. Raises `InvalidInput` when
+    the program never ends, naming the command that waits.
     """
-    count = dict.fromkeys(EVENTS, 0)
+    log = Log(spans)
     channel = Channel(machine.memory)
     scratchpad, accumulator = Ports(machine.scratchpad_banks), Ports(machine.accumulator_banks)
     station = Station(machine, lambda kind: actors[kind].wake())
-    load = Load(machine, station, channel, scratchpad, count)
-    execute = Execute(machine, station, scratchpad, accumulator, machine.memory.latency + LOAD_AHEAD, count)
-    store = Store(machine, station, channel, accumulator, execute.depth, count)
+    load = Load(machine, station, channel, scratchpad, log)
+    execute = Execute(machine, station, scratchpad, accumulator, machine.memory.latency + LOAD_AHEAD, log)
+    store = Store(machine, station, channel, accumulator, execute.depth, log)
     actors = (load, execute, store)
-    front = Front(machine, station, program, first_half, ends)
+    front = Front(machine, station, program, first_half, log)
     while (now := min(front.time, load.time, execute.time, store.time)) < NEVER:
         if front.time == now:
             front.act(now)
@@ -73,15 +73,16 @@ def simulate(
     _check_finished(station, front, execute)
     last = max(store.acknowledged, execute.drained, station.latest)
     cycles = last + FENCE + machine.call_overhead
-    return Outcome(cycles, count, _attribution(cycles, load, execute, store))
+    return Outcome(cycles, log.count, _attribution(cycles, front, load, execute, store), tuple(log.ends), tuple(log.spans or ()))
 
 
-def _attribution(cycles: int, load: Load, execute: Execute, store: Store) -> dict[str, dict[str, int]]:
+def _attribution(cycles: int, front: Front, load: Load, execute: Execute, store: Store) -> dict[str, dict[str, int]]:
     """Fill up what each unit did to the whole time."""
-    array = {**execute.causes, "idle at the end": cycles - execute.free}
-    reads = {**load.causes, "memory latency": load.in_flight - load.causes["transfer"], "idle at the end": cycles - load.until}
-    writes = {**store.causes, "ports and memory": store.in_flight - store.causes["read"], "idle at the end": cycles - store.until}
-    return {"array": array, "load": reads, "store": writes}
+    front.causes[END] += cycles - front.until
+    load.causes["memory latency"] = load.in_flight - load.causes["transfer"]
+    store.causes["ports and memory"] = store.in_flight - store.causes["read"]
+    load.causes[END], store.causes[END], execute.causes[END] = cycles - load.until, cycles - store.until, cycles - execute.free
+    return {"front end": front.causes, "array": execute.causes, "load": load.causes, "store": store.causes}
 
 
 def _check_finished(station: Station, front: Front, execute: Execute) -> None:
@@ -89,6 +90,16 @@ def _check_finished(station: Station, front: Front, execute: Execute) -> None:
         waiting = [(kind, queue[0]) for kind, queue in zip(KINDS, station.queues, strict=True) if queue]
         kind, entry = waiting[0] if waiting else ("execute", execute.owner)
         assert entry is not None
-        raise InvalidInput(f"command {entry.index}, {entry.command}, never ends: the {kind} controller waits for commands that do not come")
+        raise never_ends(entry.index, entry.command, kind)
     if not front.finished:
-        raise InvalidInput(f"host command {front.position} never enters the reservation station")
+        raise never_enters(front.position)
+
+
+def never_ends(index: int, command: Command, kind: str) -> InvalidInput:
+    """The error of a command that its controller holds forever."""
+    return InvalidInput(f"command {index}, {command}, never ends: the {kind} controller waits for commands that do not come")
+
+
+def never_enters(position: int) -> InvalidInput:
+    """The error of a host command that is never taken."""
+    return InvalidInput(f"host command {position} never enters the reservation station")
