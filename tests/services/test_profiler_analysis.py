@@ -11,9 +11,12 @@ from hypothesis import strategies as st
 
 from tilewright.protocol.errors import InvalidInput
 from tilewright.protocol.messages import Profile, ProfileJob
-from tilewright.protocol.profile import Analysis, Given, Machine, Memory, Peak, Point, by_class
+from tilewright.protocol.passes import Loader, generation
+from tilewright.protocol.plugin import Options
+from tilewright.protocol.profile import Analysis, Counted, Given, Machine, Memory, Peak, Point, by_class
 from tilewright.protocol.workload import Operator, Workload, batched_matmul, conv2d, elementwise, matmul
 from tilewright.services import profiler
+from tilewright.services.profiler.analysis import part_of
 from tilewright.services.profiler.machines import predict
 from tilewright.services.profiler.tiling import tiled_bytes
 from tilewright.services.runtime.host import Host
@@ -76,7 +79,9 @@ def test_given_workloads_are_points(host: Host) -> None:
         (Analysis(convention="surv"), "convention 'surv' is not installed; did you mean 'survey'?"),
         (Analysis(convention="survey", convention_options={"fuse": True}), "options.fuse: convention 'survey' has no such option"),
         (Analysis(sweep={"seqs": (1, 2)}), "options.seqs: frontend 'zoo' has no such option; did you mean 'seq'?"),
-        (Analysis(sweep={"seq": tuple(range(1, 301))}), "sweep: 300 combinations, expected at most 256"),
+        (Analysis(sweep={"seq": tuple(range(1, 301))}), "sweep: 300 combinations, expected 1 to 256"),
+        (Analysis(sweep={name: tuple(range(1 << 10)) for name in "abcdefgh"}), f"sweep: {1 << 80} combinations, expected 1 to 256"),
+        (Analysis(sweep={"seq": ()}), "sweep: 0 combinations, expected 1 to 256"),
         (Analysis(generate=3), "option 'decode': bert-base has no such option"),
     ],
 )
@@ -86,10 +91,96 @@ def test_bad_input(host: Host, analysis: Analysis, said: str) -> None:
     assert said in str(caught.value)
 
 
-def test_only_loaded_models_generate(host: Host) -> None:
-    own = Workload.build("own", [("a", matmul(p=1, c=8, k=8))])
-    with pytest.raises(InvalidInput, match="generate: 5, expected a model that the service loads itself"):
-        profiler.perform(ProfileJob("own", "zoo", "gemmini", workload=own, analysis=Analysis(generate=5)), host)
+def test_passes_that_a_client_sends_are_a_generation_too(host: Host) -> None:
+    """The same figures as where the service loads them; a pass that is missing is named."""
+    zoo = host.plugin("frontends", "zoo")
+    analysis = Analysis(generate=40)
+    options: Options = {"seq": 7, "layers": 2}
+    (known,) = analyse(host, analysis, "gpt2", **options).points
+
+    def passes(*contexts: int) -> tuple[Given, ...]:
+        steps = [Given({"ctx": ctx}, zoo.load("gpt2", {"layers": 2, "decode": True, "ctx": ctx})) for ctx in contexts]
+        return (Given({"seq": 7}, zoo.load("gpt2", options)), *steps)
+
+    given = passes(8, (8 + 46) // 2, 46)
+    job = ProfileJob("own", "onnx", "gemmini", options=options, workload=given[0].workload)
+    (found,) = profiler.perform(msgspec.structs.replace(job, analysis=msgspec.structs.replace(analysis, given=given)), host).points
+    assert found == known
+    with pytest.raises(InvalidInput, match=r"no workload of own at .*'ctx': 46.*, expected one for every pass"):
+        profiler.perform(msgspec.structs.replace(job, analysis=msgspec.structs.replace(analysis, given=passes(8, 27))), host)
+
+
+def test_a_generation_of_one_token_is_its_prompt(host: Host) -> None:
+    (point,) = analyse(host, Analysis(generate=1), "gpt2", layers=1, seq=9).points
+    (alone,) = analyse(host, Analysis(), "gpt2", layers=1, seq=9).points
+    assert total(point) == total(alone) and {row.kind for row in point.rows} == {row.kind for row in alone.rows}
+
+
+def test_what_only_the_prompt_has_is_named_so() -> None:
+    """A prompt of a model whose steps have other nodes: nothing is added to what it is not."""
+    step, opening = (Workload.build(name, [(name, matmul(p=1, c=8, k=8))]) for name in ("a", "b"))
+
+    class Odd:
+        def load(self, source: str, options: Options) -> Workload:
+            return step if "ctx" in options else opening
+
+    def count(workload: Workload) -> list[Counted]:
+        return [Counted(node.id, "linear", 128.0, 72.0, 8.0) for node in workload.nodes]
+
+    last, items = generation(Loader(Odd(), ""), count, {"seq": 3}, 5)
+    assert last is step
+    assert {item.node: item.flops for item in items} == {"a": 4 * 128.0, "prompt: b": 128.0}
+
+
+def test_layers_add_up_to_the_model(host: Host) -> None:
+    (point,) = analyse(host, Analysis(machines=(processor(),)), layers=3, seq=64).points
+    assert [(each.name, each.count) for each in point.layers if each.count > 1] == [
+        ("embeddings.word_embeddings", 3),
+        ("encoder.layer.0", 3),
+    ]
+    assert sum(each.count * each.flops for each in point.layers) == total(point)[0]
+    assert sum(each.count * each.bytes for each in point.layers) == total(point)[1]
+    for at, machine in enumerate(("gemmini", "p")):
+        assert all(each.predictions[at].machine == machine for each in point.layers)
+        layers = math.fsum(each.count * each.predictions[at].seconds for each in point.layers)
+        assert layers == pytest.approx(math.fsum(row.count * row.predictions[at].seconds for row in point.rows))
+    block = next(each for each in point.layers if each.name == "encoder.layer.0")
+    one = 2 * 64 * (4 * 768 * 768 + 2 * 768 * 3072) + 2 * 2 * 64 * 64 * 768
+    assert block.flops > one and block.predictions[0].bound_by == "compute"
+    assert block.intensity == block.flops / block.bytes
+
+
+def test_operators_without_modules_have_no_layers(host: Host) -> None:
+    own = Workload.build("own", [(name, matmul(p=p, c=8, k=8)) for name, p in (("a", 1), ("b", 2))])
+    (point,) = profiler.perform(ProfileJob("own", "zoo", "gemmini", workload=own, analysis=Analysis()), host).points
+    assert point.layers == ()
+
+
+@pytest.mark.parametrize(
+    ("module", "part"),
+    [
+        ("encoder.layer.3.attention.self", "encoder.layer.3"),
+        ("pooler.dense", "pooler.dense"),
+        ("layer1.0.conv1", "layer1.0"),
+        ("/model/layers.7/mlp/MatMul", "model.layers.7"),
+        ("", ""),
+    ],
+)
+def test_parts_of_a_model(module: str, part: str) -> None:
+    assert part_of(module) == part
+
+
+def test_a_frontend_loads_a_sweep_at_once(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`load_many` is asked for everything that is not known yet; its options are checked like any."""
+    zoo, asked = host.plugin("frontends", "zoo"), []
+
+    def many(source: str, options: list[Options]) -> list[Workload]:
+        asked.append([each["seq"] for each in options])
+        return [zoo.load(source, each) for each in options]
+
+    monkeypatch.setattr(zoo, "load_many", many, raising=False)
+    found = analyse(host, Analysis(sweep={"seq": (16, 32, 64)}), layers=1)
+    assert asked == [[32, 64]] and len(found.points) == 3
 
 
 def test_traffic_of_a_product_with_little_room() -> None:

@@ -7,13 +7,18 @@ CPU or GPU.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Annotated
+import itertools
+import math
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
 from .errors import InvalidInput
 from .workload import INPUTS, MULTIPLY_ACCUMULATE, WEIGHTS, Node, Operator, Workload
+
+if TYPE_CHECKING:
+    from .plugin import Options
 
 PROJECTION, ATTENTION, FEED_FORWARD, CONVOLUTION, LINEAR = (
     "attention projections",
@@ -23,6 +28,8 @@ PROJECTION, ATTENTION, FEED_FORWARD, CONVOLUTION, LINEAR = (
     "linear",
 )
 NORMALIZATION, ACTIVATION, SOFTMAX, ELEMENTWISE, MOVEMENT = "normalization", "activation", "softmax", "element-wise", "data movement"
+#: Most settings of one profile.
+MOST_SETTINGS = 256
 #: Roles of operators, in the order in which they are shown.
 CLASSES = (PROJECTION, ATTENTION, FEED_FORWARD, CONVOLUTION, LINEAR, SOFTMAX, NORMALIZATION, ACTIVATION, ELEMENTWISE, MOVEMENT)
 _FUNCTIONS = {
@@ -134,6 +141,29 @@ class Row(msgspec.Struct, frozen=True, omit_defaults=True):
         return self.flops / self.bytes if self.bytes else 0.0
 
 
+class Layer(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Equal parts of a model (its outermost numbered modules, and modules outside of those): figures of one occurrence."""
+
+    #: Module of the first.
+    name: str
+    count: int
+    flops: float
+    read_bytes: float
+    write_bytes: float
+    #: Seconds of all its operators one after another, and what binds for most of them.
+    predictions: tuple[Prediction, ...] = ()
+
+    @property
+    def bytes(self) -> float:
+        """Bytes moved by one occurrence."""
+        return self.read_bytes + self.write_bytes
+
+    @property
+    def intensity(self) -> float:
+        """Operations per byte."""
+        return self.flops / self.bytes if self.bytes else 0.0
+
+
 class Point(msgspec.Struct, frozen=True, omit_defaults=True):
     """A workload at one setting."""
 
@@ -144,6 +174,8 @@ class Point(msgspec.Struct, frozen=True, omit_defaults=True):
     phase: str = "forward"
     #: Tokens made, in a generation.
     tokens: int = 0
+    #: In the order of the model; empty where its modules have no names.
+    layers: tuple[Layer, ...] = ()
 
 
 class Measured(msgspec.Struct, frozen=True):
@@ -174,7 +206,7 @@ class Measurement(msgspec.Struct, frozen=True):
 
 
 class Given(msgspec.Struct, frozen=True):
-    """A workload that the client loaded itself, at one setting."""
+    """A workload that the client loaded itself, at one setting; for a generation, one of its passes (``seq`` or ``ctx`` says which)."""
 
     setting: dict[str, int]
     workload: Workload
@@ -194,6 +226,21 @@ class Analysis(msgspec.Struct, frozen=True, omit_defaults=True):
     capacity_bytes: Annotated[int, msgspec.Meta(ge=0)] = 0
     #: The workloads themselves, where the client loaded them.
     given: tuple[Given, ...] = ()
+
+    def asked(self, options: Options, setting: Mapping[str, int], *, any_length: bool) -> Options:
+        """The frontend's options at a setting; where it may have `any_length`, a model gets as many positions as that takes."""
+        together: Options = {**options, **setting}
+        lengths = [value for name in ("seq", "ctx") if isinstance(value := together.get(name), int)]
+        if any_length and (lengths or self.generate) and "positions" not in together:
+            together["positions"] = max(lengths, default=0) + self.generate
+        return together
+
+    def settings(self) -> list[dict[str, int]]:
+        """Everything that is profiled; one setting without values where nothing is swept. `InvalidInput` for none, or too many."""
+        combinations = math.prod(len(values) for values in self.sweep.values())
+        if not 1 <= combinations <= MOST_SETTINGS:
+            raise InvalidInput(f"sweep: {combinations} combinations, expected 1 to {MOST_SETTINGS}")
+        return [dict(zip(self.sweep, values, strict=True)) for values in itertools.product(*self.sweep.values())]
 
 
 class Producers:

@@ -12,13 +12,15 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
+from tilewright.protocol import registry
 from tilewright.protocol.errors import InvalidInput
 from tilewright.protocol.messages import Profile, ProfileJob, RunRequest
+from tilewright.protocol.plugin import Options
 from tilewright.protocol.profile import Analysis, Machine, Measured, Measurement, Memory, Peak
 from tilewright.protocol.run import RunState, StageState
 from tilewright.protocol.workload import Workload, matmul
 from tilewright.services import profiler
-from tilewright.services.cli import drawing, machines, measuring, options, profile_tables, profiling, report, tables
+from tilewright.services.cli import drawing, loading, machines, measuring, options, profile_tables, profiling, report, tables
 from tilewright.services.cli.app import app
 from tilewright.services.runtime.host import Host
 
@@ -117,6 +119,7 @@ def test_tables(done: tuple[RunState, Profile]) -> None:
     text = text_of(tables.report(gathered, 250))
     assert "seq=32" in text and "seq=64" in text and "attention products" in text and "chip at least" in text and "tiled bytes" in text
     one = text_of(profile_tables.points(profile.points[:1], "standard"))
+    assert "Layers, seq=32" in one and "encoder.layer.0" in one
     assert "encoder.layer.0.attention.self.query" in one and "P32 C768 K768" in one
     totals = profile_tables.by_kind(profile.points[0])
     assert totals["total"].flops == sum(each.count * each.flops for each in profile.operators)
@@ -130,6 +133,8 @@ def test_json(done: tuple[RunState, Profile]) -> None:
     assert [point["setting"] for point in plain["points"]] == [{"seq": 32}, {"seq": 64}]
     assert plain["points"][0]["classes"]["total"]["flops"] == sum(row["count"] * row["flops"] for row in plain["points"][0]["rows"])
     assert plain["macs"] == profile.workload.macs
+    layers = plain["points"][0]["layers"]
+    assert sum(each["count"] * each["flops"] for each in layers) == plain["points"][0]["classes"]["total"]["flops"]
 
 
 def test_plots_and_page(done: tuple[RunState, Profile]) -> None:
@@ -156,11 +161,29 @@ def test_sweeps_over_what_the_client_loads(tmp_path: Path) -> None:
     file.write_text("workload: {operators: [{matmul: {p: 2, c: 8, k: 8}}]}\n")
     request = RunRequest(str(file), "gemmini", frontend="yaml", workload=Workload.build("own", [("a", matmul(p=2, c=8, k=8))]))
     said = options.RunOptions(model=str(file), target="gemmini")
-    assert profiling.with_analysis(request, said, None).analysis is None
-    plain = profiling.with_analysis(request, said, Analysis(convention="survey"))
+    plain = loading.with_analysis(request, said, Analysis(convention="survey"))
     assert plain.analysis == Analysis(convention="survey") and plain.workload == request.workload
     with pytest.raises(InvalidInput, match="frontend yaml has no options"):
-        profiling.with_analysis(request, said, Analysis(sweep={"seq": (1, 2)}))
+        loading.with_analysis(request, said, Analysis(sweep={"seq": (1, 2)}))
+    with pytest.raises(InvalidInput, match="--generate 4: the frontend yaml has no decoding, expected zoo or huggingface"):
+        loading.with_analysis(request, said, Analysis(generate=4))
+
+
+def test_generations_of_what_the_client_loads() -> None:
+    """The passes that are sent are those that the service asks for, under every setting of a sweep."""
+    zoo = registry.load("frontends", "zoo")
+    asked: Options = {"layers": 1, "seq": 9, "batch": 1}
+    request = RunRequest("gpt2", "gemmini", frontend="zoo", frontend_options=asked, workload=zoo.load("gpt2", asked))
+    analysis = Analysis(generate=30, sweep={"batch": (1, 2)})
+    sent = loading.with_analysis(request, options.RunOptions(model="gpt2", target="gemmini"), analysis)
+    assert sent.analysis is not None and [each.setting for each in sent.analysis.given] == [
+        {"batch": batch, name: value} for batch in (1, 2) for name, value in (("ctx", 10), ("ctx", 24), ("ctx", 38), ("seq", 9))
+    ]
+    host = Host(lambda frame: None)
+    job = ProfileJob("gpt2", "zoo", "gemmini", options=asked)
+    there = profiler.perform(msgspec.structs.replace(job, analysis=analysis), host)
+    here = profiler.perform(msgspec.structs.replace(job, analysis=sent.analysis, workload=sent.workload), host)
+    assert here.points == there.points and len(here.points) == 2
 
 
 @pytest.mark.parametrize(
@@ -169,6 +192,7 @@ def test_sweeps_over_what_the_client_loads(tmp_path: Path) -> None:
         (["bert-base", "--seq", "1..x"], "--seq '1..x'"),
         (["bert-base", "--measure", "2"], "the frontend zoo has nothing that runs"),
         (["bert-base", "--machine", "a10"], "did you mean 'a100'?"),
+        (["gpt2", "--generate", "4", "--decode"], "--generate 4: expected no --decode or --ctx with it"),
         (["bert-base", "--table", "--html", "x.html", "--detach"], "expected none with --detach"),
     ],
 )

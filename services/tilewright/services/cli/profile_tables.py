@@ -80,8 +80,10 @@ def label(point: Point) -> str:
 
 
 def points(found: Sequence[Point], convention: str) -> RenderableType:
-    """Everything: the operators where there is one point, and the classes of all."""
+    """Everything: operators and layers where there is one point, and the classes of all."""
     parts: list[RenderableType] = [operators(found[0], convention), Text()] if len(found) == 1 else []
+    if len(found) == 1 and found[0].layers:
+        parts += [layers(found[0], convention), Text()]
     return Group(*parts, classes(found, convention))
 
 
@@ -130,6 +132,25 @@ def operators(point: Point, convention: str) -> RenderableType:
     return made
 
 
+def layers(point: Point, convention: str) -> RenderableType:
+    """One line per layer; figures of one occurrence, and what binds for most of its time."""
+    machines = [each.machine for each in point.layers[0].predictions]
+    columns = ("layer", "x", "FLOPs", "%", "bytes", "%", "FLOP/byte", *(f"{name} at least" for name in machines))
+    made = tables.table(
+        *columns, title=f"Layers, {label(point)} (figures of one, shares of all; convention {convention})", right=range(1, 99)
+    )
+    flops, moved = (math.fsum(each.count * getattr(each, name) for each in point.layers) for name in ("flops", "bytes"))
+    for each in point.layers[: tables.MOST_LAYERS]:
+        made.add_row(
+            each.name, str(each.count), units.si(each.flops, ""), _share(each.count * each.flops, flops), units.si(each.bytes, "B"),
+            _share(each.count * each.bytes, moved), f"{each.intensity:.2f}",
+            *(f"{units.duration(time.seconds)} {time.bound_by}" for time in each.predictions),
+        )  # fmt: skip
+    if len(point.layers) > tables.MOST_LAYERS:
+        made.add_row(f"... and {len(point.layers) - tables.MOST_LAYERS} more (see --json)")
+    return made
+
+
 def _extra(whole: Sequence[Sum]) -> list[tuple[str, Any]]:
     """Columns that not every profile has."""
     found: list[tuple[str, Any]] = []
@@ -160,6 +181,7 @@ def as_json(found: Sequence[Point]) -> list[dict[str, Any]]:
             "phase": point.phase,
             "tokens": point.tokens,
             "classes": {kind: {**msgspec.to_builtins(each), "flops_per_byte": each.intensity} for kind, each in by_kind(point).items()},
+            "layers": msgspec.to_builtins(point.layers),
             "rows": [{name: msgspec.to_builtins(getattr(row, name)) for name in row.__struct_fields__} for row in point.rows],
         }
         for point in found

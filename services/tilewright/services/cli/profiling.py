@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,7 +16,6 @@ from . import options
 
 if TYPE_CHECKING:
     from tilewright.protocol.messages import RunRequest
-    from tilewright.protocol.plugin import Options
     from tilewright.protocol.profile import Analysis
 
 PANEL = "What to count"
@@ -96,15 +94,19 @@ def start(said: options.RunOptions, asked: ProfileOptions) -> None:
     analysis = _analysis(asked, sweep)
     if not said.target:
         said = dataclasses.replace(said, target=TARGET)
+    if asked.generate and (asked.decode or asked.ctx):
+        raise InvalidInput(f"--generate {asked.generate}: expected no --decode or --ctx with it; --seq is the length of the prompt")
     if (asked.plots or asked.html) and said.detach:
         raise InvalidInput("--plots and --html: expected none with --detach")
     if asked.measure:
         from . import measuring
 
-        measuring.show(said, asked.measure, analysis.machines if analysis is not None else ())
+        measuring.show(said, asked.measure, analysis.machines)
     run = ""
 
     def adjust(request: RunRequest) -> RunRequest:
+        from .loading import with_analysis
+
         return with_analysis(request, said, analysis)
 
     def remember(name: str) -> None:
@@ -135,10 +137,7 @@ def settle(said: options.RunOptions, asked: ProfileOptions) -> tuple[options.Run
     return dataclasses.replace(said, option=words), sweep
 
 
-def _analysis(asked: ProfileOptions, sweep: dict[str, tuple[int, ...]]) -> Analysis | None:
-    unsaid = ProfileOptions(seq=asked.seq, batch=asked.batch, ctx=asked.ctx, decode=asked.decode, measure=asked.measure)
-    if asked == unsaid and not sweep:
-        return None
+def _analysis(asked: ProfileOptions, sweep: dict[str, tuple[int, ...]]) -> Analysis:
     from tilewright.protocol.profile import Analysis
 
     from . import machines, parse
@@ -151,27 +150,6 @@ def _analysis(asked: ProfileOptions, sweep: dict[str, tuple[int, ...]]) -> Analy
         machines=tuple(machines.find(word) for word in asked.machine),
         capacity_bytes=size("--capacity", asked.capacity) if asked.capacity else 0,
     )
-
-
-def with_analysis(request: RunRequest, said: options.RunOptions, analysis: Analysis | None) -> RunRequest:
-    """The request with what is to be analysed; a sweep over a workload that this client loads is loaded here."""
-    import msgspec
-
-    if analysis is not None and analysis.sweep and request.workload is not None:
-        from tilewright.protocol import registry
-        from tilewright.protocol.profile import Given
-
-        from .request import source
-
-        frontend = registry.load("frontends", request.frontend)
-        settings = [dict(zip(analysis.sweep, each, strict=True)) for each in itertools.product(*analysis.sweep.values())]
-        asked: list[Options] = [{**request.frontend_options, **setting} for setting in settings]
-        many = getattr(frontend, "load_many", None)
-        loaded = many(source(said.model), asked) if many else [frontend.load(source(said.model), each) for each in asked]
-        given = tuple(Given(setting, workload) for setting, workload in zip(settings, loaded, strict=True))
-        analysis = msgspec.structs.replace(analysis, sweep={}, given=given)
-        request = msgspec.structs.replace(request, workload=given[0].workload)
-    return msgspec.structs.replace(request, analysis=analysis)
 
 
 def values(flag: str, text: str) -> tuple[int, ...]:

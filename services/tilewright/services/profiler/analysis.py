@@ -2,147 +2,178 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import msgspec
 
 from tilewright.protocol.architecture import Architecture
 from tilewright.protocol.errors import InvalidInput
 from tilewright.protocol.messages import ProfileJob
+from tilewright.protocol.passes import Loader, generation
 from tilewright.protocol.plugin import Convention, Options
-from tilewright.protocol.profile import Analysis, Counted, Machine, Point, Prediction, Row, shape
-from tilewright.protocol.steps import summed
-from tilewright.protocol.workload import MULTIPLY_ACCUMULATE, Operator, Workload
+from tilewright.protocol.profile import Analysis, Counted, Given, Layer, Machine, Point, Prediction, Row, shape
+from tilewright.protocol.workload import MULTIPLY_ACCUMULATE, Node, Operator, Workload
 from tilewright.services.runtime.host import Host, check_options
 
 from .machines import predict
 from .roofline import on_target
 from .tiling import tiled_bytes
 
-#: Most settings of one job.
-MOST_POINTS = 256
 #: What a contraction is called in rows.
 CONTRACTION = "contraction"
-Load = Callable[[Options], Workload]
 
 
-def points(job: ProfileJob, analysis: Analysis, workload: Workload, load: Load, target: Architecture, host: Host) -> tuple[Point, ...]:
-    """One point per setting; `InvalidInput` for settings that the frontend or the convention does not have."""
+class Sent:
+    """A frontend that has what the client loaded itself, and nothing else."""
+
+    def __init__(self, given: Sequence[Given]) -> None:
+        self._given = given
+
+    def load(self, source: str, options: Options) -> Workload:
+        """The workload that was sent for these options; `InvalidInput` when there is none."""
+        for each in self._given:
+            fits = all(options.get(name) == value for name, value in each.setting.items())
+            if fits and ("ctx" in each.setting) == ("ctx" in options):
+                return each.workload
+        raise InvalidInput(f"analysis.given: no workload of {source} at {options}, expected one for every pass of a generation")
+
+
+def points(
+    job: ProfileJob, analysis: Analysis, workload: Workload, loader: Loader | None, target: Architecture, host: Host
+) -> tuple[Point, ...]:
+    """One point per setting; `InvalidInput` for settings that the frontend or the convention does not have.
+
+    Without a `loader` everything that is counted was sent by the client.
+    """
     convention: Convention = host.plugin("conventions", analysis.convention)
     check_options("conventions", analysis.convention, convention.options, analysis.convention_options)
+    if analysis.generate:
+        loader = loader or Loader(Sent(analysis.given), job.model)
+        return tuple(_generated(job, analysis, setting, convention, loader, target, host) for setting in analysis.settings())
     made = []
-    for setting, each in _settings(job, analysis, workload, load, convention):
+    for setting, each in _workloads(job, analysis, workload, convention, loader):
         host.alive()
-        made.append(_point(job, analysis, setting, each, convention, load, target))
+        items = convention.count(each, analysis.convention_options)
+        counted = table(each, items, analysis, target)
+        made.append(Point(setting, counted.rows, layers=counted.layers))
     return tuple(made)
 
 
-def _settings(
-    job: ProfileJob, analysis: Analysis, workload: Workload, load: Load, convention: Convention
-) -> Iterator[tuple[dict[str, int], Workload]]:
+def _workloads(
+    job: ProfileJob, analysis: Analysis, workload: Workload, convention: Convention, loader: Loader | None
+) -> list[tuple[dict[str, int], Workload]]:
     if analysis.given:
-        for given in analysis.given:
-            yield given.setting, given.workload
-        return
-    if not analysis.sweep:
-        yield {}, workload
-        return
-    combinations = list(itertools.product(*analysis.sweep.values()))
-    if len(combinations) > MOST_POINTS:
-        raise InvalidInput(f"sweep: {len(combinations)} combinations, expected at most {MOST_POINTS}")
-    for values in combinations:
-        setting = dict(zip(analysis.sweep, values, strict=True))
-        yield setting, load(asked(job.options, setting, analysis, convention))
+        return [(given.setting, given.workload) for given in analysis.given]
+    settings = analysis.settings()
+    if not analysis.sweep or loader is None:
+        return [({}, workload)]
+    asked = [analysis.asked(job.options, setting, any_length=convention.any_length) for setting in settings]
+    loader.ahead(asked)
+    return [(setting, loader(options)) for setting, options in zip(settings, asked, strict=True)]
 
 
-def asked(options: Options, setting: dict[str, int], analysis: Analysis, convention: Convention) -> Options:
-    """The frontend's options at a setting; conventions that ignore how many positions a model has give it as many as it takes."""
-    together: Options = {**options, **setting}
-    lengths = [value for name in ("seq", "ctx") if isinstance(value := together.get(name), int)]
-    if convention.any_length and lengths and "positions" not in together:
-        together["positions"] = max(lengths) + analysis.generate
-    return together
-
-
-def _point(
-    job: ProfileJob,
-    analysis: Analysis,
-    setting: dict[str, int],
-    workload: Workload,
-    convention: Convention,
-    load: Load,
-    target: Architecture,
+def _generated(
+    job: ProfileJob, analysis: Analysis, setting: dict[str, int], convention: Convention, loader: Loader, target: Architecture, host: Host
 ) -> Point:
-    if not analysis.generate:
-        items = convention.count(workload, analysis.convention_options)
-        return Point(setting, rows(workload, items, analysis, target))
-    if job.workload is not None or analysis.given:
-        raise InvalidInput(f"generate: {analysis.generate}, expected a model that the service loads itself (by name)")
-    options = asked(job.options, setting, analysis, convention)
-    prompt = options.pop("seq", 0)
-    assert isinstance(prompt, int)
+    def count(workload: Workload) -> Sequence[Counted]:
+        host.alive()
+        return convention.count(workload, analysis.convention_options)
 
-    def step(context: int) -> Workload:
-        return load({**options, "decode": True, "ctx": context})
-
-    def count(context: int) -> Sequence[Counted]:
-        return convention.count(step(context), analysis.convention_options)
-
-    first, last = (prompt + 1, prompt + analysis.generate - 1) if prompt else (1, analysis.generate)
-    items = summed(count, first, last)
-    if prompt:
-        before = convention.count(load({**options, "seq": prompt}), analysis.convention_options)
-        known = {item.node: item for item in items}
-        items = [_plus(item, known.pop(item.node, None)) for item in before] + list(known.values())
+    options = analysis.asked(job.options, setting, any_length=convention.any_length)
+    last, items = generation(loader, count, options, analysis.generate)
     # Steps differ in size, so that what tiles and roofs make of them is not that of any one operator: sums only.
-    return Point(setting, rows(step(last) if last >= first else workload, items), "generation", analysis.generate)
+    counted = table(last, items)
+    return Point(setting, counted.rows, "generation", analysis.generate, counted.layers)
 
 
-def _plus(one: Counted, other: Counted | None) -> Counted:
-    if other is None:
-        return one
-    figures = {}
-    for name in ("flops", "read_bytes", "write_bytes", "external_bytes", "cycles"):
-        x, y = getattr(one, name), getattr(other, name)
-        figures[name] = None if x is None or y is None else x + y
-    return msgspec.structs.replace(one, **figures)
+class Table(NamedTuple):
+    """What was counted, by operator and by layer."""
+
+    rows: tuple[Row, ...]
+    layers: tuple[Layer, ...]
 
 
-def rows(
+def table(
     workload: Workload,
     items: Sequence[Counted],
     analysis: Analysis = Analysis(),  # noqa: B008 (immutable)
     target: Architecture | None = None,
-) -> tuple[Row, ...]:
-    """Nodes of one operator, class and figures are one row; times come with a target."""
+) -> Table:
+    """Nodes of one operator, class and figures are one row, parts of the same rows are one layer; times come with a target."""
     nodes = {node.id: node for node in workload.nodes}
     groups: dict[tuple[object, ...], list[Counted]] = {}
     for item in items:
         node = nodes.get(item.node)
         groups.setdefault((None if node is None else node.operator, msgspec.structs.replace(item, node="")), []).append(item)
-    made = []
-    for group in groups.values():
-        item, node = group[0], nodes.get(group[0].node)
-        operator = None if node is None else workload.operators[node.operator]
-        made.append(
-            Row(
-                name=item.node if node is None else node.module or node.id,
-                kind=item.kind,
-                function="" if operator is None else CONTRACTION if operator.function == MULTIPLY_ACCUMULATE else operator.function,
-                shape="" if operator is None else shape(operator),
-                count=len(group),
-                flops=item.flops,
-                read_bytes=item.read_bytes,
-                write_bytes=item.write_bytes,
-                tiled_bytes=tiled_bytes(operator, analysis.capacity_bytes) if operator is not None and analysis.capacity_bytes else None,
-                external_bytes=item.external_bytes,
-                cycles=item.cycles,
-                predictions=() if operator is None or target is None else _predictions(operator, item, target, analysis.machines),
-            )
-        )
-    return tuple(made)
+    rows = [_row(workload, group, nodes.get(group[0].node), analysis, target) for group in groups.values()]
+    places = {(item.node, item.kind): at for at, group in enumerate(groups.values()) for item in group}
+    return Table(tuple(rows), tuple(_layers(items, nodes, rows, places)))
+
+
+def _row(workload: Workload, group: Sequence[Counted], node: Node | None, analysis: Analysis, target: Architecture | None) -> Row:
+    item = group[0]
+    operator = None if node is None else workload.operators[node.operator]
+    return Row(
+        name=item.node if node is None else node.module or node.id,
+        kind=item.kind,
+        function="" if operator is None else CONTRACTION if operator.function == MULTIPLY_ACCUMULATE else operator.function,
+        shape="" if operator is None else shape(operator),
+        count=len(group),
+        flops=item.flops,
+        read_bytes=item.read_bytes,
+        write_bytes=item.write_bytes,
+        tiled_bytes=tiled_bytes(operator, analysis.capacity_bytes) if operator is not None and analysis.capacity_bytes else None,
+        external_bytes=item.external_bytes,
+        cycles=item.cycles,
+        predictions=() if operator is None or target is None else _predictions(operator, item, target, analysis.machines),
+    )
 
 
 def _predictions(operator: Operator, item: Counted, target: Architecture, machines: Sequence[Machine]) -> tuple[Prediction, ...]:
     return (on_target(operator, target), *(predict(operator, item.flops, item.bytes, each) for each in machines))
+
+
+def _layers(items: Sequence[Counted], nodes: dict[str, Node], rows: Sequence[Row], places: dict[tuple[str, str], int]) -> list[Layer]:
+    """Layers in order; those of the same rows are one. None where every operator would be one."""
+    parts: dict[str, Counter[int]] = {}
+    for item in items:
+        node = nodes.get(item.node)
+        name = part_of(item.node.removeprefix("prompt: ") if node is None else node.module)
+        parts.setdefault(name, Counter())[places[item.node, item.kind]] += 1
+    equal: dict[frozenset[tuple[int, int]], list[str]] = {}
+    for name, held in parts.items():
+        equal.setdefault(frozenset(held.items()), []).append(name)
+    if len(parts) in (1, len(items)):
+        return []
+    return [_layer(names, [(rows[at], count) for at, count in held]) for held, names in equal.items()]
+
+
+def part_of(module: str) -> str:
+    """The outermost numbered module that a module is in (``encoder.layer.3``), or itself."""
+    words = module.replace("/", ".").strip(".").split(".")
+    at = next((at for at, word in enumerate(words) if word.isdigit()), len(words) - 1)
+    return ".".join(words[: at + 1])
+
+
+def _layer(names: Sequence[str], held: Sequence[tuple[Row, int]]) -> Layer:
+    def total(name: str) -> float:
+        return math.fsum(count * getattr(row, name) for row, count in held)
+
+    return Layer(names[0], len(names), total("flops"), total("read_bytes"), total("write_bytes"), tuple(_together(held)))
+
+
+def _together(held: Sequence[tuple[Row, int]]) -> list[Prediction]:
+    """Times of operators one after another, where all have one."""
+    if any(not row.predictions for row, _ in held):
+        return []
+    found = []
+    for at, first in enumerate(held[0][0].predictions):
+        shares: dict[str, float] = {}
+        for row, count in held:
+            each = row.predictions[at]
+            shares[each.bound_by] = shares.get(each.bound_by, 0.0) + count * each.seconds
+        found.append(Prediction(first.machine, math.fsum(shares.values()), max(shares, key=lambda name: shares[name])))
+    return found
