@@ -175,7 +175,23 @@ def test_time_is_a_cut(host: Host, offer: Offer) -> None:
     found = mapper.perform(msgspec.structs.replace(JOB, budget=Budget(seconds=0.05)), host)
     assert found.schedule is not None
     assert not found.complete
-    assert mapper.perform(msgspec.structs.replace(JOB, budget=Budget(evaluations=7)), host).complete
+    assert found.stopped.endswith("time limit of 0.05 s")
+    counted = mapper.perform(msgspec.structs.replace(JOB, budget=Budget(evaluations=7)), host)
+    assert (counted.complete, counted.stopped) == (True, "budget of 7 evaluations used")
+
+
+def test_time_that_a_mapper_notices_by_itself_is_a_cut_too(host: Host, offer: Offer) -> None:
+    class Polite:
+        options: ClassVar[dict[str, str]] = {}
+
+        def search(self, request: MapRequest, ctx: Any) -> Iterator[Candidate]:
+            yield Candidate(OUTERMOST)
+            while not ctx.cancelled:
+                pass
+
+    offer("mappers", "scripted", Polite)
+    found = mapper.perform(msgspec.structs.replace(JOB, budget=Budget(seconds=0.05)), host)
+    assert (found.complete, found.stopped) == (False, "stopped by the time limit or a cancellation")
 
 
 def test_cancelled_before_anything_was_found(host: Host, offer: Offer) -> None:

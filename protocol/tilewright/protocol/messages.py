@@ -32,9 +32,9 @@ class RunRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     #: Stages whose answers are wanted; what they need is run too (`run.closure`).
     stages: tuple[Stage, ...] = STAGES
     objective: Objective = "edp"
-    mapper: str = "cosa"
+    mapper: str = "portfolio"
     mapper_options: Options = {}
-    map_budget: Budget = Budget(evaluations=2000)
+    map_budget: Budget = Budget(evaluations=20000)
     codesigner: str = "pareto"
     codesigner_options: Options = {}
     codesign_budget: Budget = Budget(evaluations=20000)
@@ -154,6 +154,8 @@ class Mapped(msgspec.Struct, frozen=True, omit_defaults=True):
     evaluations: int = 0
     #: False: a time limit or a cancellation cut the search.
     complete: bool = True
+    #: What of the budget ended the search; empty when it ended by itself.
+    stopped: str = ""
 
 
 class Codesigned(msgspec.Struct, frozen=True, omit_defaults=True):

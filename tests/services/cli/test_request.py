@@ -28,8 +28,8 @@ def test_everything_said_is_in_the_request() -> None:
         objective="energy",
         mapper_option=["seconds=0.5"],
         evaluations=10,
-        seconds=3.0,
-        gap=0.01,
+        seconds="3s",
+        gap="1%",
         codesigner="toy",
         codesigner_option=["depth=1"],
         design_evaluations=7,
@@ -64,7 +64,7 @@ def test_everything_said_is_in_the_request() -> None:
 
 
 def test_what_is_not_said_keeps_the_defaults_of_the_protocol() -> None:
-    assert build(mapper="cosa") == RunRequest("toy-net", "toy", frontend="toy")
+    assert build(mapper="portfolio") == RunRequest("toy-net", "toy", frontend="toy")
 
 
 def test_a_model_without_a_frontend_is_looked_for_in_the_zoo() -> None:

@@ -11,7 +11,8 @@ from tilewright import loopnest as ln
 from tilewright.loopnest.mapspace import Mapspace, scores
 from tilewright.protocol.plugin import Candidate, Context, MapRequest
 
-BATCH = 200
+#: Mappings of the first batch, and of the largest; each is twice as large as the one before.
+FIRST, MOST = 200, 1600
 #: Consecutive evaluations without improvement after which the search gives up.
 PATIENCE = 50_000
 
@@ -20,7 +21,7 @@ class Random:
     """The mapper plugin. Mappings come from `Mapspace.sample`: only ones that keep every constraint, fan-out and capacity."""
 
     options: ClassVar[dict[str, str]] = {
-        "samples": "mappings to draw (default: until the budget ends, or nothing improved for 50000)",
+        "samples": f"mappings to draw (default: until the budget ends, or nothing improved for {PATIENCE})",
     }
 
     def search(self, request: MapRequest, ctx: Context) -> Iterator[Candidate]:
@@ -29,11 +30,14 @@ class Random:
         space = Mapspace(problem)
         samples = int(request.options.get("samples", 0))
         drawn = idle = 0
+        size = FIRST
         best = np.inf
-        while not ctx.cancelled and idle < PATIENCE and (drawn < samples or not samples):
-            points = space.sample(ctx.rng, BATCH)
+        while not ctx.cancelled and (drawn < samples if samples else idle < PATIENCE):
+            count = min(size, samples - drawn) if samples else size
+            size = min(MOST, 2 * size)
+            points = space.sample(ctx.rng, count)
             # Where nothing fits, mappings that do not fit are scored too: their violations say why.
-            points = points if len(points) else space.sample(ctx.rng, BATCH, fit=False)
+            points = points if len(points) else space.sample(ctx.rng, count, fit=False)
             if not len(points):
                 return
             drawn += len(points)

@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 
 from tilewright.protocol.errors import TilewrightError
 
-from . import options, profiling
+from . import mapping, options, profiling
 
 if TYPE_CHECKING:
     from tilewright.protocol.subjects import Stage
@@ -68,7 +68,8 @@ def _verb(name: str, goals: tuple[Stage, ...], uses: tuple[str, ...], help: str)
 
 _verb("run", options.ALL, options.ALL, "Run a model through profile, map, codesign, kernel and simulate.")
 app.command("profile", rich_help_panel=RUNS)(profiling.command("Count a model's operators and bytes, and place them on rooflines."))
-_verb("map", ("map",), ("map",), "Find the best mapping of every operator.")
+_MAP = "Find the best mapping of every operator, race mappers, or look at the mapspace."
+app.command("map", rich_help_panel=RUNS)(mapping.command(_MAP))
 _verb("codesign", ("codesign",), ("map", "codesign"), "Find better hardware, with the mappings on it.")
 _verb("kernel", ("kernel",), ("map", "kernel"), "Generate and verify the kernels of a model's operators.")
 

@@ -19,6 +19,7 @@ from tilewright.protocol.plugin import Budget, SimRequest, SimResult
 from . import console, parse, request, running
 from .explain import cost_tables, describe
 from .export import export
+from .nest import loop_nest
 from .options import RunOptions
 
 #: Format of files that describe one mapping.
@@ -82,4 +83,4 @@ def cost_of(said: RunOptions, files: Files, paths: list[str], format: str) -> No
         figures = {"energy_pj": cost.energy_pj, "cycles": cost.cycles, "edp_pj_cycles": cost.edp, "area_mm2": cost.area_mm2}
         console.json_line({**figures, "cost": cost})
         return
-    console.show(Group(Text(describe(operator)), Text(), Text(str(mapping)), Text(), *cost_tables(cost)))
+    console.show(Group(Text(describe(operator)), Text(), loop_nest(operator, mapping), Text(), *cost_tables(cost)))

@@ -21,6 +21,7 @@ from tilewright.protocol.workload import Operator
 from ..runtime.runs import load_run
 from . import connect, console, look, tables, units
 from .export import export
+from .nest import loop_nest
 from .report import Layer, Report, gather
 
 
@@ -147,7 +148,8 @@ def in_full(layer: Layer) -> RenderableType:
         return Group(head, Text(layer.reason or "it has no mapping"))
     schedule = layer.schedule
     cost = schedule.cost
-    parts: list[RenderableType] = [head, Text(describe(schedule.operator)), Text(), Text(str(schedule.mapping)), Text(), *cost_tables(cost)]
+    nest = loop_nest(schedule.operator, schedule.mapping)
+    parts: list[RenderableType] = [head, Text(describe(schedule.operator)), Text(), nest, Text(), *cost_tables(cost)]
     parts.append(Text(f"Claim: {tables.claim(schedule.claim)}" + (f" in {schedule.claim.mapspace}" if schedule.claim.mapspace else "")))
     if layer.simulated is not None:
         parts.append(Text(f"Simulated: {'same model' if layer.same_model else tables.difference(cost, layer.simulated)}"))

@@ -32,11 +32,11 @@ class RunOptions:
     parameter: Sequence[str] = ()
     stages: str = ""
     objective: Literal["edp", "energy", "latency"] = "edp"
-    mapper: str = "cosa"
+    mapper: str = "portfolio"
     mapper_option: Sequence[str] = ()
     evaluations: int | None = None
-    seconds: float | None = None
-    gap: float | None = None
+    seconds: str = ""
+    gap: str = ""
     codesigner: str = "pareto"
     codesigner_option: Sequence[str] = ()
     design_evaluations: int | None = None
@@ -77,12 +77,15 @@ DECLARED: Mapping[str, tuple[str, Any]] = {
     "objective": ("map", _search("--objective", help="What to minimize.")),
     "mapper": ("map", _search("--mapper", "-m", metavar="NAME", help="Mapping optimizer.")),
     "mapper_option": ("map", _search("--mapper-option", metavar="NAME=VALUE", help="Option of the mapper; repeatable.")),
-    "evaluations": ("map", _search("--evaluations", metavar="N", min=1, help="Mappings that may be scored for each operator.")),
+    "evaluations": (
+        "map",
+        _search("--evals", "--evaluations", metavar="N", min=1, help="Mappings that may be scored for each operator [default: 20000]."),
+    ),
     "seconds": (
         "map",
-        _search("--seconds", metavar="S", min=0.001, help="Time limit for each operator; what it cuts is marked incomplete."),
+        _search("--time", "--seconds", metavar="TIME", help="Time limit for each operator, e.g. 30s; what it cuts is marked incomplete."),
     ),
-    "gap": ("map", _search("--gap", metavar="G", min=0.0, help="Stop when the proven gap is at most this (0.01 = 1 %).")),
+    "gap": ("map", _search("--until-gap", "--gap", metavar="GAP", help="Stop when the proven gap is at most this, e.g. 1% or 0.01.")),
     "codesigner": ("codesign", _search("--codesigner", metavar="NAME", help="Hardware optimizer.")),
     "codesigner_option": ("codesign", _search("--codesigner-option", metavar="NAME=VALUE", help="Option of the codesigner; repeatable.")),
     "design_evaluations": ("codesign", _search("--design-evaluations", metavar="N", min=1, help="Mappings that the codesigner may score.")),

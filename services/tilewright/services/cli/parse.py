@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -10,6 +12,30 @@ from tilewright.protocol.errors import InvalidInput, suggest
 if TYPE_CHECKING:
     from tilewright.protocol.plugin import Option
     from tilewright.protocol.subjects import Stage
+
+_TIME = re.compile(r"(\d+\.?\d*|\.\d+)\s*(ms|s|min|m|h)?")
+_SECONDS = {"ms": 1e-3, "s": 1.0, "": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+
+
+def seconds(flag: str, text: str) -> float | None:
+    """Seconds from ``30``, ``30s``, ``500ms``, ``2min`` or ``1h``; None for an empty text."""
+    if not text:
+        return None
+    match = _TIME.fullmatch(text.strip())
+    if not match or float(match[1]) <= 0:
+        raise InvalidInput(f"{flag} {text!r}: expected a time above 0, e.g. 30s, 500ms or 2min")
+    return float(match[1]) * _SECONDS[match[2] or ""]
+
+
+def share(flag: str, text: str) -> float | None:
+    """A share of 1 from ``0.01`` or ``1%``; None for an empty text."""
+    if not text:
+        return None
+    percent = text.strip().endswith("%")
+    number = scalar(text.strip().removesuffix("%").strip())
+    if isinstance(number, bool | str) or not math.isfinite(number) or number < 0:
+        raise InvalidInput(f"{flag} {text!r}: expected a share of at least 0, e.g. 1% or 0.01")
+    return number / 100 if percent else float(number)
 
 
 def pairs(words: Sequence[str], flag: str) -> dict[str, str]:

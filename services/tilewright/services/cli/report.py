@@ -33,6 +33,8 @@ class Layer(msgspec.Struct, frozen=True):
     kernel: Kernel | None = None
     #: Why there is no kernel, where one was asked for.
     kernel_reason: str = ""
+    #: What of the budget ended the search for a mapping.
+    stopped: str = ""
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -127,6 +129,7 @@ def _layers(profile: Profile, answers: Mapping[str, Answer], records: Mapping[st
             reason=_reason(mapped, records.get(task_id("map", index))),
             kernel=kernel if isinstance(kernel, Kernel) else None,
             kernel_reason=_failure(records.get(task_id("kernel", index))),
+            stopped=mapped.stopped if isinstance(mapped, Mapped) and mapped.schedule is not None else "",
         )
 
 
@@ -238,6 +241,7 @@ def _layer(layer: Layer) -> dict[str, Any]:
         "count": layer.count,
         "macs": layer.macs,
         "reason": layer.reason or None,
+        "stopped": layer.stopped or None,
         **({} if schedule is None else _cost(schedule.cost)),
         "bottleneck": None if schedule is None else schedule.cost.bottleneck,
         "claim": None if schedule is None else _fields(schedule.claim),

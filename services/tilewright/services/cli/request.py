@@ -60,7 +60,7 @@ def build(said: RunOptions, stages: Sequence[Stage], *, local: bool) -> RunReque
         objective=said.objective,
         mapper=said.mapper,
         mapper_options=plugin_options["map"],
-        map_budget=_budget(_default("map_budget"), said.evaluations, said.seconds, said.gap),
+        map_budget=_map_budget(said),
         codesigner=said.codesigner,
         codesigner_options=plugin_options["codesign"],
         codesign_budget=_budget(_default("codesign_budget"), said.design_evaluations, None, None),
@@ -80,6 +80,11 @@ def _default(field: str) -> Budget:
     """The default of a field of `RunRequest`."""
     budget: Budget = getattr(RunRequest(model="", target=""), field)
     return budget
+
+
+def _map_budget(said: RunOptions) -> Budget:
+    seconds, gap = parse.seconds("--time", said.seconds), parse.share("--until-gap", said.gap)
+    return _budget(_default("map_budget"), said.evaluations, seconds, gap)
 
 
 def _budget(default: Budget, evaluations: int | None, seconds: float | None, gap: float | None) -> Budget:

@@ -33,6 +33,7 @@ def report(report: Report, width: int) -> RenderableType:
     if report.layers:
         parts += [layers(report, width) if report.mapped else profile(report), Text()]
     parts.extend(missing(report))
+    parts.extend(grouped("search cut short", {layer.name: layer.stopped for layer in report.layers if layer.stopped}))
     if report.mapped:
         parts += [totals(report), Text()]
     if report.codesigned is not None:

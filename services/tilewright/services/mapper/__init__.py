@@ -33,7 +33,7 @@ def perform(job: MapJob, host: Host) -> Mapped:
     request = MapRequest(job.operator, job.architecture, job.constraints, job.objective, options=job.options)
     best: tuple[float, Mapping, Cost] | None = None
     claims = Claims()
-    refused = ""
+    refused = stopped = ""
     try:
         for candidate in mapper.search(request, ctx):
             try:
@@ -48,10 +48,13 @@ def perform(job: MapJob, host: Host) -> Mapped:
                 best = (value, candidate.mapping, cost)
                 host.partial(f"best {job.objective}", **{job.objective: value, "evaluations": float(ctx.evaluations)})
             if best is not None and job.budget.gap is not None and claims.gap(best[0]) <= job.budget.gap:
+                stopped = f"a proven gap of at most {job.budget.gap:.2%}"
                 break
-    except BudgetExhausted:
-        pass
+    except BudgetExhausted as reached:
+        stopped = str(reached)
     complete = not ctx.cut
+    if not complete and not stopped:
+        stopped = "stopped by the time limit or a cancellation"
     if best is not None:
         value, mapping, cost = best
         schedule = Schedule(
@@ -62,9 +65,9 @@ def perform(job: MapJob, host: Host) -> Mapped:
             objective=job.objective,
             architecture=content_key(job.architecture),
         )
-        return Mapped(schedule=schedule, evaluations=ctx.evaluations, complete=complete)
+        return Mapped(schedule=schedule, evaluations=ctx.evaluations, complete=complete, stopped=stopped)
     if host.cancelled:
         raise Cancelled("stopped before anything was found")
     if refused:
         raise BrokenPlugin(f"mapper {job.mapper!r} found only mappings that the cost model rejects: {refused}")
-    return Mapped(infeasible=tally.infeasible(job.operator), evaluations=ctx.evaluations, complete=complete)
+    return Mapped(infeasible=tally.infeasible(job.operator), evaluations=ctx.evaluations, complete=complete, stopped=stopped)

@@ -1,0 +1,129 @@
+"""``map``: one run of that stage; or, here on the client, a race of mappers or a look at the mapspace."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from tilewright.protocol.errors import InvalidInput, suggest
+
+from . import options
+
+if TYPE_CHECKING:
+    from tilewright.protocol.architecture import Architecture, Constraints
+    from tilewright.protocol.workload import Operator
+
+PANEL = "Instead of mapping"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MapOptions:
+    """What a user can ask of a model's mapspaces besides a mapping."""
+
+    race: str = ""
+    mapspace: int = 0
+    layer: Sequence[str] = ()
+    seeds: int = 5
+    plot: Path | None = None
+
+
+def _declared(*names: str, help: str, **more: Any) -> Any:
+    return typer.Option(*names, help=help, rich_help_panel=PANEL, **more)
+
+
+DECLARED: dict[str, tuple[Any, Any]] = {
+    "race": (str, _declared("--race", metavar="LIST", help="Race these mappers: best so far by evaluations and CPU seconds.")),
+    "mapspace": (int, _declared("--mapspace", metavar="N", min=0, help="Draw N valid mappings per operator and show how they spread.")),
+    "layer": (list[str], _declared("--layer", metavar="NAME", help="Only layers with this in their name; repeatable.")),
+    "seeds": (int, _declared("--seeds", metavar="N", min=1, help="Searches per mapper and layer of a race.")),
+    "plot": (Path | None, _declared("--plot", metavar="FILE", help="Draw it there: .svg, .pdf or .png (needs the extra plots).")),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+    """A distinct operator of a model under the name that tables show."""
+
+    name: str
+    operator: Operator
+    count: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Machine:
+    """What layers are mapped on."""
+
+    architecture: Architecture
+    constraints: Constraints
+
+
+def command(help: str) -> Callable[..., None]:
+    """The function for typer."""
+
+    def run(**values: Any) -> None:
+        own = {name: values.pop(name) for name in DECLARED}
+        start(options.RunOptions(**values), MapOptions(**own))
+
+    mine = []
+    for field in dataclasses.fields(MapOptions):
+        hint, declared = DECLARED[field.name]
+        default: Any = [] if field.default == () else field.default
+        mine.append(options.parameter(field.name, hint, declared, default))
+    options.describe(run, [*options.parameters(("map",)), *mine], help)
+    return run
+
+
+def start(said: options.RunOptions, asked: MapOptions) -> None:
+    """Run the stage, or do here what was asked for instead."""
+    if asked.race and asked.mapspace:
+        raise InvalidInput("--race and --mapspace: expected one of them")
+    if asked.race or asked.mapspace:
+        layers, machine = load(said, asked.layer)
+        if asked.race:
+            from . import race
+
+            race.show(said, asked, layers, machine)
+        else:
+            from . import mapspace
+
+            mapspace.show(said, asked, layers, machine)
+        return
+    for flag, value in (("--layer", " ".join(asked.layer)), ("--plot", asked.plot)):
+        if value:
+            raise InvalidInput(f"{flag} {value}: expected --race or --mapspace beside it")
+    from . import running
+
+    running.start(said, ("map",))
+
+
+def load(said: options.RunOptions, words: Sequence[str]) -> tuple[list[Layer], Machine]:
+    """The distinct contractions of a model, those with one of `words` in their name, and the machine; all read here, on the client."""
+    from tilewright.protocol import registry
+    from tilewright.protocol.architecture import Constraints
+
+    from . import request
+    from .report import shape
+
+    asked = request.build(said, ("map",), local=True)
+    workload = asked.workload
+    if workload is None:
+        workload = registry.load("frontends", asked.frontend).load(asked.model, asked.frontend_options)
+    if asked.architecture is not None:
+        machine = Machine(asked.architecture, Constraints())
+    else:
+        target = registry.load("targets", asked.target)
+        machine = Machine(target.architecture(**asked.target_parameters), target.constraints())
+    tasks = [task for task in workload.tasks if task.operator.is_contraction]
+    names = [task.name for task in tasks]
+    layers = []
+    for task in tasks:
+        name = task.name if names.count(task.name) == 1 else f"{task.name} {shape(task.operator)}"
+        layers.append(Layer(name, task.operator, task.count))
+    for word in words:
+        if not any(word in layer.name for layer in layers):
+            raise InvalidInput(f"--layer {word!r} does not exist{suggest(word, [layer.name for layer in layers])}")
+    return [layer for layer in layers if not words or any(word in layer.name for word in words)], machine
