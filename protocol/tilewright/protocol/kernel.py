@@ -165,3 +165,5 @@ class Kernel(msgspec.Struct, frozen=True, omit_defaults=True):
     program: bytes | None = None
     #: Things a user should know, e.g. ``target 'simba' has no emitter: host kernels``.
     notes: tuple[str, ...] = ()
+    #: Further files, name -> text: a benchmark, a build description, a Python binding.
+    files: dict[str, str] = {}

@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 
 from tilewright.protocol.errors import TilewrightError
 
-from . import mapping, options, profiling
+from . import kerneling, mapping, options, profiling
 
 if TYPE_CHECKING:
     from tilewright.protocol.subjects import Stage
@@ -71,7 +71,8 @@ app.command("profile", rich_help_panel=RUNS)(profiling.command("Count a model's 
 _MAP = "Find the best mapping of every operator, race mappers, or look at the mapspace."
 app.command("map", rich_help_panel=RUNS)(mapping.command(_MAP))
 _verb("codesign", ("codesign",), ("map", "codesign"), "Find better hardware, with the mappings on it.")
-_verb("kernel", ("kernel",), ("map", "kernel"), "Generate and verify the kernels of a model's operators.")
+_KERNEL = "Generate and verify the kernels of a model's operators, or of one product."
+app.command("kernel", rich_help_panel=RUNS)(kerneling.command(_KERNEL))
 
 
 def _export(panel: str | None = None) -> Any:

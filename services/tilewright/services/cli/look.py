@@ -16,6 +16,7 @@ from tilewright.protocol.run import RunState
 
 from ..runtime import runs as stored
 from . import connect, console, tables, units
+from .kerneling import write
 from .report import gather, summary
 
 #: Runs that are listed without ``--all``.
@@ -94,22 +95,13 @@ def show(word: str, *, json: bool, digest: bool, kernels: Path | None) -> None:
 
 
 def _write_kernels(view: stored.RunView | None, folder: Path) -> None:
-    """One folder per kernel task: source, header, test."""
+    """One folder per kernel task."""
     found = {task: answer for task, answer in view.answers.items() if isinstance(answer, Kernel)} if view is not None else {}
     if not found:
         raise InvalidInput("--kernels: the run has none, expected one that went through the kernel stage")
     for task, kernel in found.items():
         target = folder / task
-        try:
-            target.mkdir(parents=True, exist_ok=True)
-            for name, text in (
-                (f"{kernel.name}.c", kernel.source),
-                (f"{kernel.name}.h", kernel.header),
-                (f"{kernel.name}_test.c", kernel.test),
-            ):
-                (target / name).write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise InvalidInput(f"--kernels {folder}: {error.strerror}") from error
+        write(kernel, target, "--kernels")
         console.line(f"{target}: {kernel.name} for {kernel.target}, {kernel.verification.status}")
 
 

@@ -17,19 +17,28 @@ from tilewright.protocol.errors import InvalidInput
 from tilewright.protocol.kernel import InstructionLibrary, Kernel, Measurement
 from tilewright.protocol.keys import content_key
 from tilewright.protocol.plugin import Context, EmitRequest
+from tilewright.protocol.workload import WEIGHTS
 
+from .files import files
+from .finish import STEPS as FINISHES
+from .finish import check_output, finish_of
 from .measure import race, summarize
 from .numbers import FORMATS, numbers_of
 from .operands import product_of
 from .plan import Plan
-from .schedule import STEPS, Tile, check
-from .source import generate
+from .render import function
+from .schedule import STEPS, Tile, check, schedule
+from .source import generate, tile_name
 from .tiles import choose_blocks, choose_tile, edges
 from .toolchain import Ready, cpu, find
 from .tune import tournament
 from .verify import verify
 
 __all__ = ["Native"]
+
+
+#: Strips of a block of rows where all depth is taken at once.
+ROWS_HELD = 16
 
 
 class Native:
@@ -39,6 +48,9 @@ class Native:
     uses: ClassVar[tuple[str, ...]] = tuple(f"targets:{target}" for target in targets)
     options: ClassVar[dict[str, str]] = {
         "dtype": f"number format: {', '.join(FORMATS)}; default f32",
+        "epilogue": f"what follows the product, joined by '+', in this order: {', '.join(FINISHES)}; default none",
+        "beta": "1: the product is added to the result; default 0",
+        "prepack": "true: the weights can be packed once, ahead of many calls; default false",
         "tile": "register tile as ROWSxCOLUMNS, e.g. 8x8; default: the one with the fewest modelled cycles",
     }
 
@@ -60,7 +72,15 @@ class Native:
             steps=tuple(f"{step}: {what}" for step, what in STEPS.items()),
             tiles=tuple((tile.rows, tile.columns(plan.lanes)) for tile in edges(plan.tile, library, plan.numbers) if tile.edge == "whole"),
             notes=notes,
+            files=files(plan),
         )
+
+    def explain(self, request: EmitRequest, ctx: Context) -> tuple[tuple[str, str], ...]:
+        """The schedule of the main register tile: (step, the nest after it), and last the C function it becomes."""
+        plan = self.plan(request, _library(request.target, ctx))
+        nests = list(schedule(plan.tile, plan.library, plan.numbers))
+        said = [(f"{name}: {STEPS[name]}", str(nest)) for name, nest in nests]
+        return (*said, ("C", function(tile_name(plan.tile, plan), nests[-1][1], plan.library)))
 
     def bench(self, request: EmitRequest, ctx: Context, *, rounds: int = 15, tuned: bool = False) -> tuple[Measurement, ...]:
         """Time the kernel of one product on this machine, beside numpy's BLAS for f32; fastest first.
@@ -93,10 +113,23 @@ class Native:
         lanes = library.lanes[numbers.result]
         tile = _tile(str(request.options["tile"]), lanes) if "tile" in request.options else choose_tile(product.shape, library, numbers)
         check(tile, library, numbers)
+        finish = finish_of(str(request.options.get("epilogue", "")), numbers)
+        beta = request.options.get("beta", 0)
+        if beta not in (0, 1) or (beta and finish.narrows):
+            raise InvalidInput(f"options.beta: {beta!r}, expected 0 or 1, and 0 where results are requantized")
+        if finish.steps:
+            check_output(product)
+        prepack = bool(request.options.get("prepack", False))
+        outside = [dim for dim in product.outer if dim in request.operator.tensor(WEIGHTS).dims]
+        if prepack and outside:
+            raise InvalidInput(f"options.prepack: {WEIGHTS} move with the outer dims {', '.join(outside)}, expected one matrix of them")
         blocks = choose_blocks(product.shape, tile, library, numbers)
+        if finish.narrows:
+            blocks = replace(blocks, depth=product.shape[2], rows=min(blocks.rows, ROWS_HELD * tile.rows))
         m, n, k = product.shape
         key = content_key((request.operator, request.target, request.options))[:8]
-        return Plan(f"tw_{request.target}_{m}x{n}x{k}_{key}", product, numbers, tile, blocks, library)
+        name = f"tw_{request.target}_{m}x{n}x{k}_{key}"
+        return Plan(name, product, numbers, tile, blocks, library, finish, int(beta), prepack)
 
 
 def _library(target: str, ctx: Context) -> InstructionLibrary:

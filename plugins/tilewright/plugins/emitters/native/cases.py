@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import product as combinations
 
 from tilewright.protocol.workload import INPUTS, OUTPUTS, WEIGHTS
 
+from .finish import channels
+from .header import arguments
 from .layout import RankTable, extents, tables
 from .numbers import C_TYPES
 from .plan import Plan, fill
 
+#: Reference of the steps that follow a product. GELU: its slope is at most 1.13, and its own evaluation is good to 24 roundings.
+_EXACT_STEPS: Mapping[str, str] = {
+    "bias": "*exact += (double)bias[channel], *magnitude += fabs((double)bias[channel]);",
+    "relu": "*exact = *exact > 0 ? *exact : 0;",
+    "gelu": "*magnitude = 1.13 * *magnitude + 8 * fabs(*exact);"
+    " *exact /= 1 + exp(-1.5957691216057308 * (*exact + 0.044715 * *exact * *exact * *exact));",
+    "requantize": "const float y = rintf((float)(int32_t)*exact * scale[channel]) + (float)ZERO_POINT;"
+    " *exact = y < -128 ? -128 : y > 127 ? 127 : (double)y;",
+}
 #: Multiply-accumulates of an operator that its test still runs once at full size, natively and under an emulator.
 _WHOLE, _WHOLE_EMULATED = 4_000_000_000, 30_000_000
 
@@ -22,7 +33,10 @@ def test(plan: Plan, emulated: bool) -> str:
     types = {
         "INPUT": C_TYPES[numbers.word(INPUTS)],
         "WEIGHT": C_TYPES[numbers.word(WEIGHTS)],
-        "RESULT": C_TYPES[numbers.result],
+        "RESULT": plan.c_type(OUTPUTS),
+        "SUM": C_TYPES[numbers.result],
+        "BETA": plan.beta,
+        "MORE": arguments(plan).replace("zero_point", "ZERO_POINT"),
         "A_WORD": C_TYPES[numbers.word(product.a.tensor)],
         "B_WORD": C_TYPES[numbers.word(product.b.tensor)],
         "EXACT": int(numbers.exact),
@@ -30,7 +44,7 @@ def test(plan: Plan, emulated: bool) -> str:
         "TINY": numbers.rounding[1],
     }
     gemm, call = "", ""
-    if product.is_matrix_product:
+    if plan.has_gemm:
         gemm = fill("gemm_test.c", {"NAME": plan.name, **types})
         rows, columns = plan.tile.rows, _widest(plan)
         call = f"""    for (ptrdiff_t m = 1; m <= {rows + 1} && !failed; ++m)
@@ -51,11 +65,23 @@ def test(plan: Plan, emulated: bool) -> str:
             "INPUTS": _tensor_literal(tables(operator, INPUTS)),
             "WEIGHTS": _tensor_literal(tables(operator, WEIGHTS)),
             "OUTPUTS": _tensor_literal(tables(operator, OUTPUTS)),
+            "FINISH": fill("finish_test.c", {"CHANNEL_DIMS": _channel_dims(plan), "STEPS": _exact_steps(plan)}),
+            "PREPACKED": fill("prepacked_test.c", {"NAME": plan.name, **types}) if plan.ready else "",
             "GEMM_TEST": gemm,
             "GEMM_CALL": call,
             **types,
         },
     )
+
+
+def _channel_dims(plan: Plan) -> str:
+    """Positions of the dims that select an output channel; -1 when there are none."""
+    names = [dim.name for dim in plan.product.operator.dims]
+    return ", ".join(str(names.index(dim)) for dim in channels(plan.product)) or "-1"
+
+
+def _exact_steps(plan: Plan) -> str:
+    return "\n".join(f"    {_EXACT_STEPS[step]}" for step in plan.finish.steps)
 
 
 def _widest(plan: Plan) -> int:

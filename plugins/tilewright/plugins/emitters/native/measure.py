@@ -9,8 +9,9 @@ from pathlib import Path
 
 from tilewright.protocol.errors import InvalidInput, TilewrightError
 from tilewright.protocol.kernel import Measurement
-from tilewright.protocol.workload import INPUTS, WEIGHTS
+from tilewright.protocol.workload import INPUTS, OUTPUTS, WEIGHTS
 
+from .header import arguments
 from .numbers import C_TYPES
 from .plan import Plan, fill
 from .source import generate
@@ -50,7 +51,7 @@ def race(plans: Mapping[str, Plan], rounds: int, blas: bool) -> dict[str, list[f
     library = _blas_library() if blas and first.numbers.name == "f32" else ""
     files["bench.c"] = program(list(plans.values()))
     arguments = (str(rounds), *([library] if library else []))
-    outcome = build_and_run(ready, files, (*sources, "bench.c"), arguments=arguments, libraries=("-ldl",))
+    outcome = build_and_run(ready, files, (*sources, "bench.c"), arguments=arguments, libraries=("-ldl", "-DNDEBUG"))
     if outcome.returncode != 0:
         raise NotMeasurable(f"the timing program failed: {outcome.error.strip()[:500] or outcome.returncode}")
     names = {plan.name: label for label, plan in plans.items()} | {"blas": BLAS}
@@ -62,7 +63,6 @@ def program(plans: Sequence[Plan]) -> str:
     """The C of a timing program for plans of one product."""
     m, n, k = plans[0].product.shape
     numbers = plans[0].numbers
-    names = [plan.name for plan in plans]
     return fill(
         "bench.c",
         {
@@ -71,9 +71,14 @@ def program(plans: Sequence[Plan]) -> str:
             "K": k,
             "INPUT": C_TYPES[numbers.word(INPUTS)],
             "WEIGHT": C_TYPES[numbers.word(WEIGHTS)],
-            "RESULT": C_TYPES[numbers.result],
-            "DECLARATIONS": "\n".join(f"void {name}(const input *, const weight *, result *);" for name in names),
-            "CONTENDERS": ", ".join([*(f'{{"{name}", {name}, 1, {{0}}}}' for name in names), '{"blas", 0, 1, {0}}']),
+            "SUM": C_TYPES[numbers.result],
+            "RESULT": plans[0].c_type(OUTPUTS),
+            "INCLUDES": "\n".join(f'#include "{plan.name}.h"' for plan in plans),
+            "CALLS": "\n".join(
+                f"static void call_{plan.name}(const void *a, const void *b, void *c) {{ {plan.name}(a, b, c{arguments(plan)}); }}"
+                for plan in plans
+            ),
+            "CONTENDERS": ", ".join([*(f'{{"{plan.name}", call_{plan.name}, 1, {{0}}}}' for plan in plans), '{"blas", call_blas, 1, {0}}']),
         },
     )
 

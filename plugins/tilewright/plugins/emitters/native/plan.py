@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tilewright.protocol.kernel import InstructionLibrary
+from tilewright.protocol.kernel import ElementType, InstructionLibrary
+from tilewright.protocol.workload import OUTPUTS, WEIGHTS
 
-from .numbers import Numbers
+from .finish import NOTHING, Finish
+from .numbers import C_TYPES, Numbers
 from .operands import Operand, Product
 from .schedule import Tile, multiplies_by_lane, stores_words
 from .tiles import Blocks, balanced
@@ -28,6 +30,11 @@ class Plan:
     tile: Tile
     blocks: Blocks
     library: InstructionLibrary
+    finish: Finish = NOTHING
+    #: 1: the operator's own entry point adds to what is in the result.
+    beta: int = 0
+    #: The weights can be packed once, ahead of many calls.
+    prepack: bool = False
     #: Only the operator's own size can be computed: fewer tiles, for trials.
     only_own_size: bool = False
 
@@ -35,6 +42,29 @@ class Plan:
     def lanes(self) -> int:
         """Columns of one vector (the fewest, where the length is known at run time)."""
         return self.library.lanes[self.numbers.result]
+
+    def word(self, tensor: str) -> ElementType:
+        """Type of a tensor's words in memory."""
+        return "i8" if tensor == OUTPUTS and self.finish.narrows else self.numbers.word(tensor)
+
+    def c_type(self, tensor: str) -> str:
+        """The same in C."""
+        return C_TYPES[self.word(tensor)]
+
+    @property
+    def has_gemm(self) -> bool:
+        """The bare product is an entry point too."""
+        return self.product.is_matrix_product and not self.finish.steps and not self.only_own_size
+
+    @property
+    def ready(self) -> str:
+        """Side whose panels may be packed ahead: ``a``, ``b``, or none."""
+        return ("a" if self.product.a.tensor == WEIGHTS else "b") if self.prepack else ""
+
+    @property
+    def most_depth(self) -> int:
+        """Depth that the work space holds at once; where results are narrowed, all of it."""
+        return max(self.product.shape[2], 64) if self.finish.narrows else self.blocks.depth
 
     @property
     def a_in_place(self) -> bool:
@@ -95,7 +125,7 @@ class Plan:
 
     @property
     def _depth(self) -> int:
-        return -(-self.blocks.depth // self.numbers.group) * self.numbers.group
+        return -(-self.most_depth // self.numbers.group) * self.numbers.group
 
     def operand(self, side: str) -> Operand:
         """``a`` or ``b``."""

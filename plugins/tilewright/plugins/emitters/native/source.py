@@ -4,20 +4,37 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from tilewright.protocol.workload import OUTPUTS
+
 from .cases import test
 from .entry import entry_points
+from .finish import STEPS, channel_index
 from .header import header
 from .numbers import C_TYPES
-from .plan import Plan, fill
+from .plan import MOST_LANES, Plan, fill
 from .render import PARAMETERS, function
 from .schedule import Edge, Tile, edge_of, schedule
 from .tiles import edges
 
+#: Checks of pointers, for debug builds.
+_CHECKS = (
+    "#include <assert.h>",
+    "#define aligned(pointer, to) ((uintptr_t)(pointer) % (to) == 0)",
+    "#define apart(x, x_bytes, y, y_bytes) ((uintptr_t)(x) + (x_bytes) <= (uintptr_t)(y) || (uintptr_t)(y) + (y_bytes) <= (uintptr_t)(x))",
+)
 #: C expression that makes an item of a word, by (word, item).
 _CONVERSIONS = {("bf16", "f32"): "from_bf16"}
 #: Multiply-accumulates up to which tiles are inlined: calls cost as much as the work. Larger ones are not, because register
 #: allocation across several tiles spills.
 _TINY = 1000
+_EXTRAS = """/* What else a product may need: for what follows it, and weights that were packed before. */
+typedef struct {
+    const result *bias;
+    const float *scale;
+    int zero_point;
+    item *ready;
+} extras;
+"""
 _FROM_BF16 = """static inline float from_bf16(uint16_t word) {
     union {
         uint32_t bits;
@@ -68,13 +85,22 @@ def _source(plan: Plan) -> str:
         "GROUP": numbers.group,
         "FIRST_ROWS": plan.first_rows,
         "FIRST_VECTORS": plan.first_vectors,
-        "MOST_DEPTH": plan.blocks.depth,
+        "MOST_DEPTH": plan.most_depth,
         "MOST_A": plan.most_a,
         "MOST_B": plan.most_b,
-        "WIDEST": max(plan.tile.rows, plan.most_b // max(1, plan.blocks.depth)),
+        "WIDEST": max(plan.tile.rows, plan.most_b // max(1, plan.most_depth)),
         **({} if library.scalable else {"LANES": plan.lanes}),
     }
-    switches = {"A_IN_PLACE": plan.a_in_place, "B_IN_PLACE": plan.b_in_place, "PACKS_A": plan.packs_a, "PACKS_B": plan.packs_b}
+    switches = {
+        "A_IN_PLACE": plan.a_in_place,
+        "B_IN_PLACE": plan.b_in_place,
+        "PACKS_A": plan.packs_a,
+        "PACKS_B": plan.packs_b,
+        "READY_A": plan.ready == "a",
+        "READY_B": plan.ready == "b",
+        "FINISHES": bool(plan.finish.steps),
+        "HOLDS": plan.finish.narrows,
+    }
     made = tile_functions(plan)
     words = {plan.numbers.word(plan.operand(side).tensor) for side in "ab"}
     parts = [
@@ -82,22 +108,40 @@ def _source(plan: Plan) -> str:
         f'#include "{plan.name}.h"',
         *(f"#include <{name}>" for name in library.headers),
         library.preamble,
+        *_CHECKS,
         *([f"#define LANES ((ptrdiff_t)({library.scalable}))"] if library.scalable else []),
         *(f"#define {name} {int(value)}" for name, value in switches.items()),
         f"enum {{ {', '.join(f'{name} = {value}' for name, value in constants.items())} }};",
         f"typedef {C_TYPES[numbers.item]} item;",
         f"typedef {C_TYPES[numbers.result]} result;",
+        f"typedef {plan.c_type(OUTPUTS)} word_of_c;",
+        _EXTRAS,
         "#define INLINE static inline __attribute__((always_inline))",
         f"#define TILE {'static inline' if operator.macs <= _TINY else 'static __attribute__((noinline))'}",
         "",
         *([_FROM_BF16] if "bf16" in words else []),
-        *(function(_name(tile, plan), [*schedule(tile, library, numbers)][-1][1], library) for tile in made),
+        *(function(tile_name(tile, plan), [*schedule(tile, library, numbers)][-1][1], library) for tile in made),
         _tables(plan, made),
         *(_pack(side, plan, shape) for side in "ab"),
+        *_finish(plan),
         fill("driver.c", {"NAME": plan.name}),
+        *([fill("prepack.c", {"NAME": plan.name, "SIDE": plan.ready})] if plan.ready else []),
         entry_points(plan),
     ]
     return "\n".join(parts)
+
+
+def _finish(plan: Plan) -> list[str]:
+    """The function that follows the last product, and the widest tile it may pass through."""
+    steps, product = plan.finish.steps, plan.product
+    width = "VECTORS * LANES" if not plan.library.scalable else f"VECTORS * {MOST_LANES}"
+    parts = [f"enum {{ WIDTH = {width} }};"]
+    if "gelu" in steps:
+        parts.append(fill("gelu.c", {}))
+    if steps:
+        what = "; ".join(STEPS[step] for step in steps)
+        parts.append(fill("finish.c", {"WHAT": what, "CHANNEL": channel_index(product), "STEPS": plan.finish.code()}))
+    return parts
 
 
 def _pack(side: str, plan: Plan, shape: dict[str, int]) -> str:
@@ -114,7 +158,7 @@ def _tables(plan: Plan, made: list[Tile]) -> str:
         for vectors in range(1, plan.tile.vectors + 1):
             ends: tuple[Edge, Edge] = ("whole", edge_of(vectors, plan.library, plan.numbers))
             pair = [replace(plan.tile, rows=rows, vectors=vectors, edge=edge, packs_b=packs) for edge in ends]
-            cells.append("{" + ", ".join(_name(tile, plan) if tile in made else "0" for tile in pair) + "}")
+            cells.append("{" + ", ".join(tile_name(tile, plan) if tile in made else "0" for tile in pair) + "}")
         return "{" + ", ".join(cells) + "}"
 
     lines = [
@@ -131,11 +175,11 @@ def _tables(plan: Plan, made: list[Tile]) -> str:
         ]
     if plan.packs_a:
         first = [replace(plan.tile, rows=rows, vectors=plan.first_vectors, packs_a=True) for rows in range(1, plan.tile.rows + 1)]
-        names = ", ".join(_name(tile, plan) if tile in made else "0" for tile in first)
+        names = ", ".join(tile_name(tile, plan) if tile in made else "0" for tile in first)
         lines += ["/* of FIRST_VECTORS vectors, packing A on the way */", f"static kernel *const packing_a[ROWS] = {{{names}}};"]
         if plan.packs_b:
             both = replace(plan.tile, rows=plan.first_rows, vectors=plan.first_vectors, packs_a=True, packs_b=True)
-            lines += [f"static kernel *const packing_both = {_name(both, plan) if both in made else '0'};"]
+            lines += [f"static kernel *const packing_both = {tile_name(both, plan) if both in made else '0'};"]
     return "\n".join([*lines, ""])
 
 
@@ -143,5 +187,6 @@ def _shape(tile: Tile, plan: Plan) -> str:
     return f"{tile.rows}x{tile.vectors}v" if plan.library.scalable else f"{tile.rows}x{tile.columns(plan.lanes)}"
 
 
-def _name(tile: Tile, plan: Plan) -> str:
+def tile_name(tile: Tile, plan: Plan) -> str:
+    """C name of a tile's function."""
     return f"tile_{_shape(tile, plan)}{'' if tile.edge == 'whole' else f'_{tile.edge}'}{'_a' * tile.packs_a}{'_b' * tile.packs_b}"

@@ -1,7 +1,9 @@
 /* Times contenders for one product in interleaved rounds, on this thread's CPU clock.
 
-   usage: bench ROUNDS [BLAS.so]    prints one line per contender: its name and the seconds of one call in every round */
+   usage: bench [ROUNDS [BLAS.so]]    prints one line per contender: its name and the seconds of one call in every round.
+   BLAS.so is any library with cblas_sgemm, for float only. */
 #define _GNU_SOURCE
+@INCLUDES@
 #include <dlfcn.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -14,15 +16,13 @@ enum { M = @M@, N = @N@, K = @K@, MOST = 64 };
 typedef @INPUT@ input;
 typedef @WEIGHT@ weight;
 typedef @RESULT@ result;
-typedef void kernel(const input *, const weight *, result *);
-@DECLARATIONS@
+typedef void kernel(const void *, const void *, void *);
 
-static struct contender {
-    const char *name;
-    kernel *call;
-    int repeats;
-    double seconds[MOST];
-} contenders[] = {@CONTENDERS@, {0}};
+/* What may follow a product: one bias and one scale per output channel. */
+static @SUM@ bias[M > N ? M : N];
+static float scale[M > N ? M : N];
+enum { zero_point = 0 };
+@CALLS@
 
 static void *blas;
 static int blas_is_64;
@@ -35,6 +35,13 @@ static void call_blas(const void *a, const void *b, void *c) {
                                                                                                                  a, K, b, N, 0, c, N);
 }
 
+static struct contender {
+    const char *name;
+    kernel *call;
+    int repeats;
+    double seconds[MOST];
+} contenders[] = {@CONTENDERS@, {0}};
+
 static void find_blas(const char *path) {
     static const struct { const char *name; int is_64; } symbols[] = {{"scipy_cblas_sgemm64_", 1}, {"cblas_sgemm64_", 1}, {"cblas_sgemm", 0}};
     void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
@@ -44,15 +51,10 @@ static void find_blas(const char *path) {
     }
 }
 
-static void call(const struct contender *it, const void *a, const void *b, void *c) {
-    if (it->call) it->call(a, b, c);
-    else call_blas(a, b, c);
-}
-
 static double time_of(const struct contender *it, int repeats, const void *a, const void *b, void *c) {
     struct timespec start, end;
     clock_gettime(CLOCK_THREAD_CPUTIME_ID, &start);
-    for (int i = 0; i < repeats; ++i) call(it, a, b, c);
+    for (int i = 0; i < repeats; ++i) it->call(a, b, c);
     clock_gettime(CLOCK_THREAD_CPUTIME_ID, &end);
     return ((double)(end.tv_sec - start.tv_sec) + 1e-9 * (double)(end.tv_nsec - start.tv_nsec)) / repeats;
 }
@@ -72,6 +74,8 @@ int main(int count, char **arguments) {
     const int rounds = count > 1 ? atoi(arguments[1]) : 9;
     void *a = words((size_t)M * K, sizeof(input)), *b = words((size_t)K * N, sizeof(weight)), *c = words((size_t)M * N, sizeof(result));
     int total = 0;
+    for (int i = 0; i < (M > N ? M : N); ++i) scale[i] = 0.01f;
+    (void)bias;
     if (rounds < 1 || rounds > MOST) return 2;
     if (count > 2) find_blas(arguments[2]);
     while (contenders[total].name) ++total;

@@ -18,9 +18,10 @@ typedef struct {
     const view_a *a;
     const view_b *b;
     ptrdiff_t depth_at, depth, row_at;
-    result *c;
+    word_of_c *c;
     ptrdiff_t c_row;
-    int accumulate;
+    int accumulate, last;
+    const extras *more;
 } block;
 
 /* How a tile gets an operand: where it lies, copied there first, copied there by the tile itself, or copied there before. */
@@ -28,10 +29,9 @@ typedef enum { IN_PLACE, COPY, COPY_BY_TILE, COPIED } source;
 
 /* Rows [i, i + rows) of a block of C times the panel of B at column j. */
 INLINE void cell(const block *x, ptrdiff_t i, ptrdiff_t rows, source from_a, ptrdiff_t j, ptrdiff_t columns, ptrdiff_t width, source from_b,
-                 item *panel) {
+                 item *strip, item *panel) {
     const ptrdiff_t tail = columns - (width - LANES), vectors = width / LANES, groups = (x->depth + GROUP - 1) / GROUP;
     const int partial = tail < LANES;
-    item *strip = packed_a + i * groups * GROUP;
     const item *a = strip, *b = panel;
     ptrdiff_t a_row = GROUP, a_step = rows * GROUP, b_step = width * GROUP;
     kernel *tile = kernels[rows - 1][vectors - 1][partial];
@@ -59,7 +59,17 @@ INLINE void cell(const block *x, ptrdiff_t i, ptrdiff_t rows, source from_a, ptr
 #endif
     (void)from_a;
     if (from_b == COPY) pack_b(x->b, j, columns, x->depth_at, x->depth, width, panel);
-    tile(groups, a, a_row, a_step, b, b_step, x->c + (x->row_at + i) * x->c_row + j, x->c_row, x->accumulate, tail, strip, panel);
+    word_of_c *c = x->c + (x->row_at + i) * x->c_row + j;
+#if HOLDS
+    result held[ROWS * WIDTH];
+    tile(groups, a, a_row, a_step, b, b_step, held, width, 0, tail, strip, panel);
+    finish(held, width, c, x->c_row, rows, columns, x->row_at + i, j, x->more);
+#else
+    tile(groups, a, a_row, a_step, b, b_step, c, x->c_row, x->accumulate, tail, strip, panel);
+#if FINISHES
+    if (x->last) finish(c, x->c_row, c, x->c_row, rows, columns, x->row_at + i, j, x->more);
+#endif
+#endif
 }
 
 /* Share number `index` of `count` of the lines of `rows` rows of `bytes` bytes, asked for ahead of their use. */
@@ -71,14 +81,15 @@ INLINE void ask(const char *from, ptrdiff_t stride, ptrdiff_t rows, ptrdiff_t by
 
 /* C[m x n] (+)= A[m x k] * B[k x n], in blocks of depth, columns and rows. Within a block either one panel of B at a time passes
    all strips of A (panel in the L1 cache, A in L2), or one strip of A at a time passes all panels (`strips_first`: strip in L1, B in L2). */
-INLINE void multiply(const view_a *a, const view_b *b, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, result *c, ptrdiff_t c_row, int accumulate,
-                     const @NAME@_blocks *set) {
+INLINE void multiply(const view_a *a, const view_b *b, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, word_of_c *c, ptrdiff_t c_row, int accumulate,
+                     const @NAME@_blocks *set, const extras *more) {
     const ptrdiff_t groups = (k + GROUP - 1) / GROUP, vectors = (n + LANES - 1) / LANES;
-    const ptrdiff_t depth_blocks = pieces(groups, set->depth / GROUP), row_blocks = pieces(m, set->rows);
+    const ptrdiff_t depth_blocks = HOLDS ? 1 : pieces(groups, set->depth / GROUP), row_blocks = pieces(m, set->rows);
     const ptrdiff_t column_blocks = set->strips_first ? pieces(vectors, set->columns / LANES) : 1;
-    const int direct_a = A_IN_PLACE && a->plain && !set->pack_a;
-    const int direct_b = B_IN_PLACE && b->plain && b->lane_stride == 1 && !set->pack_b;
-    const int tiles_pack_b = PACKS_B && b->plain && b->lane_stride == 1 && !direct_b;
+    item *const ready_a = READY_A ? more->ready : 0, *const ready_b = READY_B ? more->ready : 0;
+    const int direct_a = A_IN_PLACE && a->plain && !set->pack_a && !ready_a;
+    const int direct_b = B_IN_PLACE && b->plain && b->lane_stride == 1 && !set->pack_b && !ready_b;
+    const int tiles_pack_b = PACKS_B && b->plain && b->lane_stride == 1 && !direct_b && !ready_b;
     if (m < 1 || n < 1) return;
     for (ptrdiff_t kb = 0, p = 0, depth; kb < depth_blocks; ++kb, p += depth) {
         depth = least(GROUP * piece(groups, depth_blocks, kb), k - p);
@@ -86,12 +97,14 @@ INLINE void multiply(const view_a *a, const view_b *b, ptrdiff_t m, ptrdiff_t n,
         for (ptrdiff_t jb = 0, j0 = 0, wide; jb < column_blocks; ++jb, j0 += LANES * wide) {
             wide = piece(vectors, column_blocks, jb);
             const ptrdiff_t panels = pieces(wide, VECTORS), first = LANES * piece(wide, panels, 0);
-            const int tiles_pack_a = PACKS_A && a->plain && !direct_a && panels > 1 && first == FIRST_VECTORS * LANES;
+            const int tiles_pack_a = PACKS_A && a->plain && !direct_a && !ready_a && panels > 1 && first == FIRST_VECTORS * LANES;
             for (ptrdiff_t ib = 0, i0 = 0, rows; ib < row_blocks; ++ib, i0 += rows) {
                 rows = piece(m, row_blocks, ib);
                 const ptrdiff_t strips = pieces(rows, ROWS);
-                const block x = {a, b, p, depth, i0, c, c_row, accumulate || kb};
-                if (!direct_a && !tiles_pack_a)
+                const block x = {a, b, p, depth, i0, c, c_row, accumulate || kb, kb + 1 == depth_blocks, more};
+                item *const strips_at = ready_a ? ready_a + p * m + i0 * padded : packed_a;
+                item *const panels_at = ready_b ? ready_b + p * vectors * LANES + j0 * padded : packed_b;
+                if (!direct_a && !tiles_pack_a && !ready_a)
                     for (ptrdiff_t s = 0, i = 0, size; s < strips; ++s, i += size) {
                         size = piece(rows, strips, s);
                         pack_a(a, i0 + i, size, p, depth, size, packed_a + i * padded);
@@ -106,11 +119,12 @@ INLINE void multiply(const view_a *a, const view_b *b, ptrdiff_t m, ptrdiff_t n,
 #if B_IN_PLACE
                             const ptrdiff_t next = z + 1 < panels ? j + width : j0;
                             const ptrdiff_t next_at = z + 1 < panels || ib + 1 < row_blocks ? p : p + depth;
-                            if (!direct_b && b->plain && next_at < k)
+                            if (!direct_b && !ready_b && b->plain && next_at < k)
                                 ask((const char *)(b->base + next + next_at * b->depth_stride), b->depth_stride * (ptrdiff_t)sizeof(item),
                                     least(depth, k - next_at), least(width, n - next) * (ptrdiff_t)sizeof(item), s, strips);
 #endif
-                            cell(&x, i, size, from_a, j, least(width, n - j), width, direct_b ? IN_PLACE : s == 0 ? copy : COPIED, packed_b);
+                            cell(&x, i, size, from_a, j, least(width, n - j), width, direct_b ? IN_PLACE : s == 0 && !ready_b ? copy : COPIED,
+                                 strips_at + i * padded, ready_b ? panels_at + (j - j0) * padded : packed_b);
                         }
                     }
                 } else {
@@ -121,13 +135,14 @@ INLINE void multiply(const view_a *a, const view_b *b, ptrdiff_t m, ptrdiff_t n,
                             width = LANES * piece(wide, panels, z);
                             const source from_a = direct_a ? IN_PLACE : tiles_pack_a && z == 0 ? COPY_BY_TILE : COPIED;
 #if A_IN_PLACE
-                            if (a->plain && i + size < rows)
+                            if (a->plain && !ready_a && i + size < rows)
                                 for (ptrdiff_t r = 0; r < size && r < rows - i - size; ++r)
                                     ask((const char *)(a->base + (i0 + i + size + r) * a->lane_stride + p * a->depth_stride), 64, (depth + 15) / 16,
                                         64, z, panels);
 #endif
-                            cell(&x, i, size, from_a, j, least(width, n - j), width, direct_b ? IN_PLACE : ib == 0 && s == 0 ? copy : COPIED,
-                                 packed_b + (j - j0) * padded);
+                            cell(&x, i, size, from_a, j, least(width, n - j), width,
+                                 direct_b ? IN_PLACE : ib == 0 && s == 0 && !ready_b ? copy : COPIED, strips_at + i * padded,
+                                 panels_at + (j - j0) * padded);
                         }
                     }
                 }
@@ -137,14 +152,14 @@ INLINE void multiply(const view_a *a, const view_b *b, ptrdiff_t m, ptrdiff_t n,
 }
 
 /* The same for sizes known at run time only; blocks larger than the work space are cut down to it. */
-static __attribute__((noinline)) void multiply_any(const view_a *a, const view_b *b, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, result *c,
-                                                   ptrdiff_t c_row, int accumulate, const @NAME@_blocks *wanted) {
+static __attribute__((noinline)) void multiply_any(const view_a *a, const view_b *b, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, word_of_c *c,
+                                                   ptrdiff_t c_row, int accumulate, const @NAME@_blocks *wanted, const extras *more) {
     @NAME@_blocks set = *wanted;
-    set.depth = least(set.depth, MOST_DEPTH);
+    set.depth = HOLDS ? MOST_DEPTH : least(set.depth, MOST_DEPTH);
     set.depth = set.depth < GROUP ? GROUP : set.depth / GROUP * GROUP;
     set.rows = least(set.rows, MOST_A / set.depth);
     set.rows = set.rows < 1 ? 1 : set.rows;
     set.columns = least(set.columns, MOST_B / set.depth) / (VECTORS * LANES) * (VECTORS * LANES);
     set.columns = set.columns < VECTORS * LANES ? VECTORS * LANES : set.columns;
-    multiply(a, b, m, n, k, c, c_row, accumulate, &set);
+    multiply(a, b, m, n, k, c, c_row, accumulate, &set, more);
 }

@@ -10,7 +10,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-enum { DIMS = @DIMS@, CASES = @CASES@, VARIANTS = 4, EXACT = @EXACT@, WHOLE = @WHOLE@, SAMPLES = 200 };
+enum { DIMS = @DIMS@, CASES = @CASES@, VARIANTS = 4, EXACT = @EXACT@, WHOLE = @WHOLE@, SAMPLES = 200, BETA = @BETA@ };
 typedef struct {
     int ranks;
     ptrdiff_t step[@RANKS@][DIMS], offset[@RANKS@], beyond[@RANKS@];
@@ -25,6 +25,7 @@ static const @NAME@_blocks variants[VARIANTS] = {@VARIANTS@};
 
 static const ptrdiff_t own[DIMS] = {@OWN@};
 typedef @RESULT@ result;
+typedef @SUM@ result_word;
 
 /* Random words: any integer, or a number between -1 and 1. */
 static uint64_t state = 88172645463325252u;
@@ -104,6 +105,7 @@ static int differs(result got, double exact, double magnitude, ptrdiff_t terms) 
     return !(error <= bound);
 }
 
+@FINISH@
 /* The operator once; all results are compared, or `samples` of them. */
 static int run(const ptrdiff_t *bounds, const @NAME@_blocks *blocks, int samples) {
     enum { GUARD = 64 };
@@ -121,14 +123,22 @@ static int run(const ptrdiff_t *bounds, const @NAME@_blocks *blocks, int samples
     for (ptrdiff_t i = 0; i < weight_words; ++i) RANDOM(weights[i]);
     memset(guard, 0xa5, GUARD);
     memset(out, 0x7f, (size_t)out_words * sizeof(result));
+    result *before = malloc((size_t)out_words * sizeof(result));
+    if (BETA)
+        for (ptrdiff_t i = 0; i < out_words; ++i) RANDOM(out[i]);
+    memcpy(before, out, (size_t)out_words * sizeof(result));
+    prepare_finish(bounds);
     for (int d = 0; d < DIMS; ++d) {
         int moves = 0;
         for (int r = 0; r < outputs_tensor.ranks; ++r) moves |= outputs_tensor.step[r][d] != 0;
         if (moves) moved[outs++] = d;
         else reduced[ins++] = d, terms *= bounds[d];
     }
-    if (blocks) @NAME@_sized(bounds, blocks, in, weights, out);
-    else @NAME@(in, weights, out);
+    if (blocks) @NAME@_sized(bounds, blocks, in, weights, out@MORE@);
+    else {
+        @NAME@(in, weights, out@MORE@);
+@PREPACKED@
+    }
     const ptrdiff_t count = samples ? samples : out_words;
     for (ptrdiff_t s = 0; s < count && !failed; ++s) {
         ptrdiff_t at[DIMS] = {0}, rest = s;
@@ -146,7 +156,10 @@ static int run(const ptrdiff_t *bounds, const @NAME@_blocks *blocks, int samples
             magnitude += fabs(product);
             for (d = ins - 1; d >= 0 && ++at[reduced[d]] == bounds[reduced[d]]; --d) at[reduced[d]] = 0;
         }
-        failed |= differs(out[word(&outputs_tensor, out_extent, at)], exact, magnitude, terms);
+        const ptrdiff_t place = word(&outputs_tensor, out_extent, at);
+        if (BETA) exact += (double)before[place], magnitude += fabs((double)before[place]);
+        finish_exactly(channel_of(bounds, at), &exact, &magnitude);
+        failed |= differs(out[place], exact, magnitude, terms);
     }
     for (int g = 0; g < GUARD; ++g) failed |= guard[g] != 0xa5;
     if (failed) {
@@ -156,6 +169,7 @@ static int run(const ptrdiff_t *bounds, const @NAME@_blocks *blocks, int samples
                blocks ? blocks->columns : 0, blocks ? blocks->pack_a : 0, blocks ? blocks->pack_b : 0, blocks ? blocks->strips_first : 0);
     }
     ++checked;
+    free(before);
     release(in_pages);
     release(weight_pages);
     release(out_pages);
