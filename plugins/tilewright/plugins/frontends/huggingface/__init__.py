@@ -7,7 +7,8 @@ that needs code of its own (``auto_map``) is refused.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from contextlib import AbstractContextManager
+from typing import Any, ClassVar
 
 from tilewright.protocol import registry
 from tilewright.protocol.errors import InvalidInput, suggest
@@ -17,7 +18,7 @@ from tilewright.protocol.workload import Workload
 
 from .inputs import inputs
 from .models import Plan, build, configure, named, plan, read
-from .sweeps import many, trace
+from .sweeps import forward, many, trace
 
 
 class HuggingFace:
@@ -56,6 +57,10 @@ class HuggingFace:
         model, _ = build(*configure(plan), plan.attention)
         runner = registry.load("frontends", "torch")
         return runner.run(plan.name, model, lambda real: ((), inputs(real, plan)), repeats)  # type: ignore[no-any-return]
+
+    def forward(self, source: str, options: Options, watch: AbstractContextManager[Any], *, device: str = "cpu") -> None:
+        """One forward pass inside of `watch`, for other counters: on fake tensors of the CPU, or on the meta device."""
+        forward(self._plan(source, options), watch, device=device)
 
     def _plan(self, source: str, options: Options) -> Plan:
         for name in options:

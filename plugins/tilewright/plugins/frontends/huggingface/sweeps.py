@@ -9,7 +9,8 @@ that differ) is traced in full at every setting.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from fractions import Fraction
 from typing import Any
 
@@ -43,6 +44,14 @@ def trace(plan: Plan) -> Workload:
 
 def _trace(plan: Plan) -> Workload:
     recorder = registry.load("frontends", "torch")
+    with prepared(plan, recorder) as (model, keywords, bits):
+        workload: Workload = recorder.trace(plan.name, model, (), keywords, bits=plan.bits or bits, source=plan.said)
+    return workload
+
+
+@contextmanager
+def prepared(plan: Plan, recorder: Any) -> Iterator[tuple[Any, dict[str, Any], int]]:
+    """A model and its inputs as fake tensors, and the width of a word where it is not that of its type (else 0)."""
     config, kind = configure(plan)
     model, bits = build(config, kind, plan.attention)
     with recorder.fake():
@@ -54,8 +63,22 @@ def _trace(plan: Plan) -> Workload:
             raise
         except Exception as error:  # whatever a model does not like
             raise InvalidInput(f"{plan.name}: cannot be given its inputs: {type(error).__name__}: {error}") from error
-        workload: Workload = recorder.trace(plan.name, made, (), keywords, bits=plan.bits or bits, source=plan.said)
-    return workload
+        yield made, keywords, bits
+
+
+def forward(plan: Plan, watch: AbstractContextManager[Any], *, device: str) -> None:
+    """One pass inside of `watch`, on fake tensors of the CPU or on the meta device."""
+    import torch
+
+    if device == "cpu":
+        with prepared(plan, registry.load("frontends", "torch")) as (model, keywords, _), torch.no_grad(), watch:
+            model(**keywords)
+        return
+    model, _ = build(*configure(plan), plan.attention)
+    with torch.device(device), torch.no_grad():
+        keywords = inputs(model, plan)
+        with watch:
+            model(**keywords)
 
 
 def many(plans: Sequence[Plan]) -> list[Workload]:

@@ -1,5 +1,8 @@
 """``tilewright validate workloads``: the zoo (or another frontend) against traced forward passes of the reference implementations.
 
+Without a file it goes on with closed forms of many models (`formulas`); with the option ``against=torch`` it compares the frontend
+``huggingface`` with torch's own counter instead, and lists where that is wrong (`counter`).
+
 A case is a group of equal operators of a model. It is exact when number, dims, MACs, bytes read and written of each, and FLOPs
 where the file states them, are identical; operators that only one side has are cases with an error of 100 %. The
 totals of MACs and parameters are two more cases per model.
@@ -25,6 +28,8 @@ from tilewright.protocol.errors import InvalidInput
 from tilewright.protocol.plugin import Frontend, Options
 from tilewright.protocol.validation import ValidationReport
 
+from . import counter
+from .formulas import formulas
 from .ours import Group, groups
 from .reference import DATA, Key, Model, Row, read, request
 
@@ -36,12 +41,20 @@ class Workloads:
 
     uses: ClassVar[tuple[str, ...]] = ("frontends:zoo",)
     options: ClassVar[dict[str, str]] = {
-        "frontend": "frontend that is compared: zoo, huggingface, or another with models by these names (zoo)"
+        "frontend": "frontend that is compared: zoo, huggingface, or another with models by these names (zoo)",
+        "against": "file: recorded models, and closed forms where no file is given; torch: its FlopCounterMode, with huggingface (file)",
     }
 
     def run(self, path: str | None, options: Options) -> ValidationReport:
         """Compare on a file (``.gz`` too), or on the one shipped; one group per model, and one per case that differs."""
         file = Path(path) if path else DATA
+        against = options.get("against", "file")
+        if against == "torch":
+            if path or options.get("frontend", "huggingface") != "huggingface":
+                raise InvalidInput("against: torch, expected no file, and no frontend but huggingface, with it")
+            return counter.report(SUITE)
+        if against != "file":
+            raise InvalidInput(f"against: {against!r}, expected file or torch")
         compared = options.get("frontend", "zoo")
         if not isinstance(compared, str):
             raise InvalidInput(f"frontend: {compared!r}, expected a name")
@@ -66,7 +79,20 @@ class Workloads:
             errors += cases.values()
             reports[name] = ValidationReport.of(SUITE, file, cases.values())
             reports |= {f"{name}: {case}": ValidationReport.of(SUITE, file, [off]) for case, off in cases.items() if off}
+        if not path:
+            closed = _formulas(frontend)
+            errors += [error for group in closed.values() for error in group]
+            reports |= {name: ValidationReport.of(SUITE, "closed form", group) for name, group in closed.items()}
         return ValidationReport.of(SUITE, file, errors, skipped=skipped, groups=reports)
+
+
+def _formulas(frontend: Frontend) -> dict[str, list[float]]:
+    """Relative errors of the multiply-accumulates of the models that the frontend has, by model."""
+    found: dict[str, list[float]] = {}
+    for each in formulas():
+        if each.model in frontend.models():
+            found.setdefault(f"closed form: {each.model}", []).append(_off(frontend.load(each.model, each.options).macs, each.macs))
+    return found
 
 
 def _compare(model: Model, ours: dict[Key, Group]) -> dict[str, float]:
