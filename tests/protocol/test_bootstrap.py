@@ -43,7 +43,7 @@ async def test_everything_is_made_once(bus: Bus) -> None:
     [
         ("TW_JOB_PROFILE", {"subjects": ["tw.v1.job.profile.*.*"], "retention": "workqueue", "discard": "new", "max_msgs": 20_000}),
         ("TW_RUN", {"subjects": ["tw.v1.run.>"], "retention": "workqueue", "duplicate_window": 600 * 10**9}),
-        ("TW_DONE", {"subjects": ["tw.v1.done.*"], "retention": "workqueue", "discard": "new", "max_age": 30 * DAY}),
+        ("TW_DONE", {"subjects": ["tw.v1.done.>"], "retention": "workqueue", "discard": "new", "max_age": 30 * DAY}),
         ("TW_EVT", {"retention": "limits", "persist_mode": "async", "max_age": 7 * DAY, "max_msgs_per_subject": 1000}),
         ("TW_DEAD", {"subjects": ["tw.v1.dead.*"], "retention": "limits"}),
         ("TW_BLOB", {"max_age": 37 * DAY, "max_msgs_per_subject": 1, "discard": "old", "allow_direct": True, "max_bytes": 1 << 31}),
@@ -54,7 +54,7 @@ async def test_everything_is_made_once(bus: Bus) -> None:
 async def test_what_the_server_made_of_it(bus: Bus, stream: str, expected: dict[str, Any]) -> None:
     found = await config(bus, stream)
     assert {key: found.get(key) for key in expected} == expected
-    assert (found["storage"], found["num_replicas"], found["metadata"]["tilewright.schema"]) == ("file", 1, "1")
+    assert (found["storage"], found["num_replicas"], found["metadata"]["tilewright.schema"]) == ("file", 1, "2")
 
 
 async def test_consumers(bus: Bus) -> None:
@@ -83,6 +83,17 @@ async def test_what_an_operator_added_is_kept(bus: Bus) -> None:
     assert await bootstrap(bus, ack_wait=2.0) == ["TW_EVT"]
     found = await config(bus, "TW_EVT")
     assert (found["description"], found["max_age"]) == ("ours", 7 * DAY)
+
+
+async def test_streams_of_the_layout_before_are_brought_up_to_date(bus: Bus) -> None:
+    """Layout 1 had one subject for the outcomes of all stages, and buckets that took roll-ups."""
+    old = {"metadata": {"tilewright.schema": "1"}}
+    await bus.connection.api("STREAM.UPDATE.TW_DONE", {**(await config(bus, "TW_DONE")), **old, "subjects": ["tw.v1.done.*"]})
+    await bus.connection.api("STREAM.UPDATE.KV_tw_runs", {**(await config(bus, "KV_tw_runs")), **old, "allow_rollup_hdrs": True})
+    await bus.publish("tw.v1.done.r", b"", "old")
+    assert set(await bootstrap(bus, ack_wait=2.0)) == {"TW_DONE", "KV_tw_runs"}
+    assert await bus.subjects("TW_DONE", ">") == {"tw.v1.done.r": 1}
+    assert not (await config(bus, "KV_tw_runs")).get("allow_rollup_hdrs")
 
 
 async def test_several_at_once(bus: Bus, connect: Callable[[], Awaitable[Bus]]) -> None:
@@ -132,10 +143,10 @@ async def relabel(bus: Bus, number: str) -> None:
 
 async def test_a_newer_layout_is_left_alone(bus: Bus) -> None:
     await relabel(bus, "99")
-    with pytest.raises(NoConnection, match="stream TW_EVT has layout 99, expected 1: a newer tilewright made it"):
+    with pytest.raises(NoConnection, match="stream TW_EVT has layout 99, expected 2: a newer tilewright made it"):
         await bootstrap(bus)
     for bind in (bus.bucket("tw_runs"), bus.queue("TW_RUN")):
-        with pytest.raises(NoConnection, match="has layout 99, expected 1"):
+        with pytest.raises(NoConnection, match="has layout 99, expected 2"):
             await bind
 
 
@@ -143,7 +154,7 @@ async def test_a_newer_layout_is_left_alone(bus: Bus) -> None:
 async def test_an_older_layout_wants_the_command_and_is_updated(bus: Bus, number: str) -> None:
     await relabel(bus, number)
     for bind in (bus.bucket("tw_runs"), bus.queue("TW_RUN")):
-        with pytest.raises(NotBootstrapped, match="has layout 0, expected 1; run `tilewright admin init`"):
+        with pytest.raises(NotBootstrapped, match="has layout 0, expected 2; run `tilewright admin init`"):
             await bind
     assert set(await bootstrap(bus, ack_wait=2.0)) == {"TW_EVT", "KV_tw_runs", durable("TW_RUN")}
     await bus.bucket("tw_runs")

@@ -70,10 +70,10 @@ class TestFull:
         assert await bus.publish(JOB, b"job", "3")
 
     async def test_full_in_bytes(self, bus: Bus) -> None:
-        await bus.publish(done_subject("run1"), bytes(3000), "0")
+        await bus.publish(done_subject("run1", "map"), bytes(3000), "0")
         with pytest.raises(Backlog, match="maximum bytes exceeded"):
-            await bus.publish(done_subject("run1"), bytes(3000), "1")
-        assert await bus.subjects(DONE_STREAM, ">") == {done_subject("run1"): 1}
+            await bus.publish(done_subject("run1", "map"), bytes(3000), "1")
+        assert await bus.subjects(DONE_STREAM, ">") == {done_subject("run1", "map"): 1}
 
 
 async def test_no_stream_takes_the_subject(bus: Bus) -> None:
@@ -117,7 +117,7 @@ async def test_a_lost_answer_is_asked_for_again(bus: Bus, through_proxy: Any, ev
 
 async def test_a_stream_that_is_made_late_is_waited_for_a_moment(bus: Bus) -> None:
     await bus.connection.api(f"STREAM.DELETE.{DONE_STREAM}")
-    publishing = asyncio.create_task(bus.publish(done_subject("run1"), b"", "id"))
+    publishing = asyncio.create_task(bus.publish(done_subject("run1", "map"), b"", "id"))
     await asyncio.sleep(0)
     await bootstrap(bus)
     assert await publishing is True

@@ -34,6 +34,7 @@ from tilewright.protocol.mapping import LevelMapping, Loop, Mapping
 from tilewright.protocol.messages import (
     JOBS,
     MESSAGES,
+    Cancel,
     Codesigned,
     CodesignJob,
     DeadLetter,
@@ -128,6 +129,7 @@ REQUEST = RunRequest(
 )
 SAMPLES: dict[str, Any] = {
     "run.submit": Submit(REQUEST, "ab" * 32),
+    "run.cancel": Cancel(),
     "job.start": StartJob("map", msgspec.to_builtins(MapJob(LAYER, CHIP, MAPSPACE, "edp", "cosa", BUDGET, 7, {"x": 1}))),
     "task.outcome": Outcome("map", "done", "map." + "0" * 64, "1" * 64, None, True, False, RECORD),
     "event": Event("best so far", {"edp": 1.5e12}, FAILURE, True, "mapper-host-1"),

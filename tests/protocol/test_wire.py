@@ -37,6 +37,7 @@ from tilewright.protocol.messages import (
     ANSWERS,
     JOBS,
     MESSAGES,
+    Cancel,
     Codesigned,
     CodesignJob,
     DeadLetter,
@@ -198,6 +199,7 @@ STRATEGIES: dict[type, st.SearchStrategy[Any]] = {
     Kernel: kernels,
     Simulated: st.builds(Simulated, several(costs), names, st.booleans(), several(ratios)),
     Submit: st.builds(Submit, requests, names),
+    Cancel: st.builds(Cancel),
     StartJob: st.builds(StartJob, st.sampled_from(STAGES), st.none(), names, st.booleans()),
     Outcome: st.builds(
         Outcome,
@@ -365,7 +367,7 @@ def test_unknown_fields_are_ignored_and_missing_ones_take_their_defaults() -> No
 def test_an_unknown_kind_or_a_newer_schema_is_told_apart_from_garbage() -> None:
     for kind, schema in (("run.dance", 1), ("run.submit", 2)):
         data = encode(Envelope(kind, schema, "run1", {"anything": 1}))
-        with pytest.raises(UnknownMessage, match=rf"message kind {kind}/{schema} is unknown, expected one of run\.submit/1, job\.start/1"):
+        with pytest.raises(UnknownMessage, match=rf"message kind {kind}/{schema} is unknown, expected one of run\.submit/1, run\.cancel/1"):
             unpack(data)
 
 

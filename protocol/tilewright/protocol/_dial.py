@@ -29,6 +29,7 @@ def options(settings: BusSettings) -> dict[str, Any]:
     chosen: dict[str, Any] = {
         "servers": [url.geturl() for url in servers],
         "name": settings.name,
+        "inbox_prefix": settings.inbox,
         "connect_timeout": min(2.0, settings.connect_timeout),
         "max_reconnect_attempts": -1,
         "reconnect_time_wait": 0.25,

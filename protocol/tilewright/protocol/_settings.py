@@ -22,6 +22,8 @@ class BusSettings(msgspec.Struct, frozen=True, omit_defaults=True):
     connect_timeout: float = 5.0
     #: Client name shown by the server.
     name: str = "tilewright"
+    #: First word of the subjects on which answers come in; a server with users lets each role hear its own only.
+    inbox: str = "_INBOX"
 
     def __repr__(self) -> str:
         """Without the token, so that a traceback or a log cannot leak it."""

@@ -56,14 +56,15 @@ def streams(limits: Limits, replicas: int = 1) -> list[dict[str, Any]]:
         return stream(name, subject, limits.run_age, **settings)
 
     def bucket(name: str, age: float, **settings: Any) -> dict[str, Any]:
-        shape = {"max_msgs_per_subject": 1, "allow_direct": True, "allow_rollup_hdrs": True, "deny_delete": True, "discard": "new"}
+        # No roll-ups: one message with that header, on a key that its sender may write, would remove everybody's keys.
+        shape = {"max_msgs_per_subject": 1, "allow_direct": True, "allow_rollup_hdrs": False, "deny_delete": True, "discard": "new"}
         return stream(f"KV_{name}", f"$KV.{name}.>", age, **{**shape, **settings})
 
     persistence = {"persist_mode": "async"} if replicas == 1 else {}
     return [
         *(queue(subjects.job_stream(stage), subjects.job_subject(stage), limits.job_messages) for stage in subjects.STAGES),
         queue(subjects.RUN_STREAM, f"{PREFIX}.run.>", -1),
-        queue(subjects.DONE_STREAM, f"{PREFIX}.done.*", -1),
+        queue(subjects.DONE_STREAM, f"{PREFIX}.done.>", -1),
         stream(
             subjects.EVENT_STREAM,
             f"{PREFIX}.evt.>",

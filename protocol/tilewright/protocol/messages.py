@@ -201,6 +201,10 @@ class Submit(msgspec.Struct, frozen=True, omit_defaults=True):
     blob: str = ""
 
 
+class Cancel(msgspec.Struct, frozen=True, omit_defaults=True):
+    """CLI -> pipeline: stop the run that the envelope names, and keep what it has found."""
+
+
 class StartJob(msgspec.Struct, frozen=True, omit_defaults=True):
     """Pipeline -> service: do one task. Large jobs travel as a blob."""
 
@@ -264,6 +268,7 @@ class DeadLetter(msgspec.Struct, frozen=True, omit_defaults=True):
 #: Kind on the wire -> (payload, version).
 MESSAGES: dict[str, tuple[type, int]] = {
     "run.submit": (Submit, 1),
+    "run.cancel": (Cancel, 1),
     "job.start": (StartJob, 1),
     "task.outcome": (Outcome, 1),
     "event": (Event, 1),

@@ -34,6 +34,7 @@ RESULTS_BUCKET = "tw_results"
 ATTEMPTS_BUCKET = "tw_attempts"
 
 SUBMIT = f"{PREFIX}.run.submit"
+CANCEL = f"{PREFIX}.run.cancel"
 EventKind = Literal["accepted", "queued", "started", "progress", "partial", "retry", "result", "error", "cancelled", "state", "log"]
 
 
@@ -50,9 +51,14 @@ def job_subject(stage: Stage, run: str = "*", task: str = "*") -> str:
     return f"{PREFIX}.job.{stage}.{run}.{task}"
 
 
-def done_subject(run: str) -> str:
-    """Where the outcomes of a run's tasks are published."""
-    return f"{PREFIX}.done.{run}"
+def done_subject(run: str, stage: str) -> str:
+    """Where the outcomes of a run's tasks of one stage are published: a server lets each service publish its own stage's only."""
+    return f"{PREFIX}.done.{run}.{stage}"
+
+
+def outcomes_of(run: str) -> str:
+    """All outcomes of a run."""
+    return f"{PREFIX}.done.{run}.*"
 
 
 def event_subject(run: str, stage: str, task: str, kind: EventKind) -> str:
@@ -91,7 +97,7 @@ def durable(stream: str) -> str:
 
 
 #: Number of the layout of streams and buckets, kept in their metadata; raised when older code could not work with it.
-SCHEMA = 1
+SCHEMA = 2
 SCHEMA_KEY = "tilewright.schema"
 #: Deliveries after which a job is no longer offered: a backstop far above what retries and hand-backs need.
 MAX_DELIVERIES = 20

@@ -128,7 +128,7 @@ class Worker:
         assert start.stage == stage
         outcome = await self._outcome(envelope.run, envelope.task, start)
         await self._bus.publish(
-            subjects.done_subject(envelope.run),
+            subjects.done_subject(envelope.run, stage),
             pack(outcome, envelope.run, task=envelope.task, generation=envelope.generation),
             message_id(envelope.run, envelope.task, envelope.generation, outcome.status),
         )

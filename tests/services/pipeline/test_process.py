@@ -62,17 +62,19 @@ async def test_killed_again_and_again(bus: Bus, environment: dict[str, str], eve
         assert len(records) == 1 + 25 + 1 + 25 + 2
         assert set(worker.executed.values()) == {1}
         assert kills >= 4
+        await eventually(lambda: found(bus))
         victim.send_signal(signal.SIGTERM)
         assert await victim.wait() == 0
 
 
+async def found(bus: Bus) -> bool:
+    """True once a replica answers: from then on it obeys signals."""
+    return any(service.name == PIPELINE for service in await bus.services(0.2))
+
+
 async def test_it_is_found_and_leaves_on_request(bus: Bus, environment: dict[str, str], eventually: Any) -> None:
     process = await replica(environment)
-
-    async def found() -> bool:
-        return any(service.name == PIPELINE for service in await bus.services(0.2))
-
-    await eventually(found)
+    await eventually(lambda: found(bus))
     process.send_signal(signal.SIGTERM)
     assert await process.wait() == 0
 

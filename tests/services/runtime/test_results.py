@@ -29,7 +29,7 @@ async def test_the_first_writer_wins(bus: Bus, theirs: bytes) -> None:
     store = ResultStore(bus)
     await store.put(run_key("run", "map-0"), theirs)
     assert await store.put(run_key("run", "map-0"), b"mine") == theirs
-    assert await store.get("run.run.map-0") == theirs
+    assert await store.get("map.run.map-0") == theirs
 
 
 async def test_all_writers_agree(bus: Bus) -> None:

@@ -7,12 +7,12 @@ import pytest
 from tilewright.protocol import subjects
 from tilewright.protocol.bus import Bus
 from tilewright.protocol.codec import decode, encode
-from tilewright.protocol.errors import Conflict, InvalidInput
-from tilewright.protocol.messages import Failure, Mapped, Record, RunRequest, Submit, unpack
+from tilewright.protocol.errors import Conflict, InvalidInput, NoConnection
+from tilewright.protocol.messages import Cancel, Failure, Mapped, Record, RunRequest, Submit, unpack
 from tilewright.protocol.run import RunState, TaskRecord
 from tilewright.protocol.workload import Workload, matmul
 from tilewright.services.runtime.results import ResultStore
-from tilewright.services.runtime.runs import Runs, cancel_run, digest, list_runs, load_run, request_cancel, submit
+from tilewright.services.runtime.runs import Runs, cancel_run, carry_out_cancel, digest, list_runs, load_run, request_cancel, submit
 
 REQUEST = RunRequest("model", "target")
 
@@ -94,19 +94,29 @@ async def test_submit(bus: Bus) -> None:
 
 async def test_cancel(bus: Bus) -> None:
     runs = await Runs.open(bus)
-    assert await request_cancel(bus, "run") is None
+    assert await carry_out_cancel(bus, runs, "run", 3.0) is None
     await runs.write(RunState("run", REQUEST), 0)
     await runs.write(RunState("over", REQUEST, status="done", finished=5.0), 0)
-    state = await request_cancel(bus, "run")
+    state = await carry_out_cancel(bus, runs, "run", 7.0)
     assert state is not None
-    assert state.cancelled
-    assert state.finished > 0
+    assert (state.cancelled, state.finished) == (True, 7.0)
     assert await cancel_run(runs, "run", 99.0) == state
-    over = await request_cancel(bus, "over")
+    over = await carry_out_cancel(bus, runs, "over", 7.0)
     assert over is not None
     assert (over.status, over.finished) == ("done", 5.0)
     told = [event.subject async for event in bus.events(subjects.events_of("*"), follow=False)]
     assert set(told) <= {subjects.event_subject("run", "run", "-", "state")}
+
+
+async def test_a_cancellation_that_nobody_carries_out_is_said_to_be_queued(bus: Bus) -> None:
+    assert await request_cancel(bus, "run") is None
+    await (await Runs.open(bus)).write(RunState("run", REQUEST), 0)
+    with pytest.raises(NoConnection, match=r"no pipeline has taken up the cancellation of run run within 0\.1 s; it is queued"):
+        await request_cancel(bus, "run", patience=0.1)
+    queue = await bus.queue(subjects.RUN_STREAM)
+    delivery = await queue.fetch()
+    assert delivery is not None
+    assert unpack(delivery.data)[1] == Cancel()
 
 
 async def test_cancel_that_loses_a_race_tries_again(bus: Bus) -> None:

@@ -76,6 +76,8 @@ def test_the_way_to_the_server(tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_text("secret\n")
     settings = Settings(nats_url="tls://a", nats_token_file=str(token), nats_ca="ca.pem", nats_credentials="c.creds", nats_nkey_seed="seed")
-    assert settings.bus("me") == BusSettings("tls://a", token="secret", ca="ca.pem", credentials="c.creds", nkey_seed="seed", name="me")
+    assert settings.bus("me", "mapper") == BusSettings(
+        "tls://a", token="secret", ca="ca.pem", credentials="c.creds", nkey_seed="seed", name="me", inbox="_INBOX_mapper"
+    )
     with pytest.raises(InvalidSettings, match="nats_token_file: 'gone' cannot be read: No such file or directory"):
-        Settings(nats_token_file="gone").bus("me")
+        Settings(nats_token_file="gone").bus("me", "mapper")

@@ -25,7 +25,7 @@ from tilewright.services.runtime import assignment, worker
 from tilewright.services.runtime.attempts import add_failure
 from tilewright.services.runtime.reporter import PACE
 from tilewright.services.runtime.results import ResultStore
-from tilewright.services.runtime.runs import request_cancel
+from tilewright.services.runtime.runs import Runs, carry_out_cancel
 
 from .conftest import Bench, Jobs, running
 
@@ -34,6 +34,11 @@ Eventually = Callable[..., Awaitable[Any]]
 
 async def start_run(bus: Bus, run: str = "run") -> None:
     await (await bus.bucket(subjects.RUNS_BUCKET)).create(run, encode(RunState(run, RunRequest("model", "target"))))
+
+
+async def cancel(bus: Bus) -> RunState | None:
+    """What the pipeline does when it is asked to cancel."""
+    return await carry_out_cancel(bus, await Runs.open(bus), "run", 7.0)
 
 
 async def test_a_job_becomes_a_recorded_answer_and_one_outcome(bench: Bench, jobs: Jobs, eventually: Eventually) -> None:
@@ -258,7 +263,7 @@ async def test_cancelling_kills_whatever_the_job_has_started(
     await start_run(bench.bus)
     await bench.publish(jobs.job("breed"))
     await eventually(jobs.bred)
-    state = await request_cancel(bench.bus, "run")
+    state = await cancel(bench.bus)
     assert state is not None
     assert state.cancelled
     _, outcome = await bench.outcome()
@@ -276,15 +281,15 @@ async def test_a_cancelled_search_keeps_what_it_has_found(bench: Bench, jobs: Jo
     await start_run(bench.bus)
     await bench.publish(jobs.job("yield first"))
     await eventually(lambda: _kinds(bench, "partial"))
-    await request_cancel(bench.bus, "run")
+    await cancel(bench.bus)
     _, outcome = await bench.outcome()
-    assert (outcome.status, outcome.complete, outcome.result) == ("done", False, "run.run.map-0")
+    assert (outcome.status, outcome.complete, outcome.result) == ("done", False, "map.run.map-0")
     answer = await ResultStore(bench.bus).get(outcome.result)
     assert answer is not None
     mapped = decode(answer, Mapped)
     assert mapped.schedule is not None
     assert not mapped.complete
-    assert [key for key in await (await bench.bus.bucket(subjects.RESULTS_BUCKET)).keys() if key.startswith("map.")] == []
+    assert [key for key in await (await bench.bus.bucket(subjects.RESULTS_BUCKET)).keys()] == ["map.run.map-0"]
 
 
 async def test_a_cancellation_whose_signal_was_missed_is_noticed(bench: Bench, jobs: Jobs, eventually: Eventually) -> None:
@@ -300,7 +305,7 @@ async def test_a_cancellation_whose_signal_was_missed_is_noticed(bench: Bench, j
 
 async def test_a_job_of_a_cancelled_run_is_not_started(bench: Bench, jobs: Jobs, eventually: Eventually) -> None:
     await start_run(bench.bus)
-    await request_cancel(bench.bus, "run")
+    await cancel(bench.bus)
     await bench.publish(jobs.job())
     await bench.work()
     _, outcome = await bench.outcome()
@@ -313,7 +318,7 @@ async def test_a_time_limit_cuts_and_says_so(bench: Bench, jobs: Jobs) -> None:
     await bench.work()
     await bench.publish(jobs.job("yield first", budget=Budget(seconds=0.2)))
     _, outcome = await bench.outcome()
-    assert (outcome.status, outcome.complete, outcome.result) == ("done", False, "run.run.map-0")
+    assert (outcome.status, outcome.complete, outcome.result) == ("done", False, "map.run.map-0")
 
 
 async def test_a_job_whose_deadline_has_passed_is_not_started(bench: Bench, jobs: Jobs) -> None:
@@ -370,7 +375,7 @@ async def test_a_job_that_somebody_else_interrupts_is_handed_back(bench: Bench, 
     os.kill(jobs.started()[0], signal.SIGTERM)
     await eventually(lambda: len(jobs.started()) == 2)
     await start_run(bench.bus)
-    await request_cancel(bench.bus, "run")
+    await cancel(bench.bus)
     _, outcome = await bench.outcome()
     assert outcome.record is not None
     assert outcome.record.attempts == 1
@@ -406,7 +411,7 @@ async def test_an_outcome_waits_for_room_on_its_queue(bench: Bench, jobs: Jobs, 
 
     async def full_at_first(self: Bus, subject: str, *rest: Any, **more: Any) -> bool:
         nonlocal refused
-        if subject == subjects.done_subject("run") and refused < 3:
+        if subject == subjects.done_subject("run", "map") and refused < 3:
             refused += 1
             raise Backlog("full")
         return await publish(self, subject, *rest, **more)

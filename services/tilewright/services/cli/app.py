@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 
 from tilewright.protocol.errors import TilewrightError
 
-from . import kerneling, mapping, options, profiling
+from . import kerneling, mapping, operations, options, profiling
 
 if TYPE_CHECKING:
     from tilewright.protocol.subjects import Stage
@@ -46,8 +46,6 @@ app = typer.Typer(
     help="Given a model and a target: the best way to run it, what hardware would be better, and how sure that is.",
     epilog="Exit codes: 0 ok, 1 failed, 2 bad input, 3 partial, 4 cancelled, 5 no connection.",
 )
-admin = typer.Typer(cls=Commands, no_args_is_help=True, help="Set up a server of your own.")
-app.add_typer(admin, name="admin", rich_help_panel=HOUSE)
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object per line.")]
 Run = Annotated[str, typer.Argument(metavar="RUN", help="Id of a run, an unambiguous part of it, or `last`.", show_default=False)]
@@ -242,9 +240,4 @@ def serve(service: Annotated[str, typer.Argument(metavar="SERVICE", help="pipeli
     serve(service)
 
 
-@admin.command("init")
-def init(replicas: Annotated[int, typer.Option("--replicas", metavar="N", min=1, max=5, help="Copies of every stream.")] = 1) -> None:
-    """Create or update the streams on the server."""
-    from .house import init
-
-    init(replicas)
+operations.register(app, HOUSE)

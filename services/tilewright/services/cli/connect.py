@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from tilewright.protocol.bus import Bus, BusSettings
 from tilewright.protocol.errors import NoConnection
+from tilewright.protocol.permissions import CLIENT
 
 from ..runtime import settings as runtime_settings
 from ..runtime.embedded import Membership, StateFolder, join
@@ -37,15 +38,15 @@ class SupervisorDied(NoConnection):
     """The embedded supervisor was killed, and its server with it."""
 
 
-def talk(work: Callable[[Bus], Awaitable[T]], *, resumes: bool = False) -> T:
+def talk(work: Callable[[Bus], Awaitable[T]], *, resumes: bool = False, role: str = CLIENT) -> T:
     """Do some work on a connection; `NoConnection` says why there is none.
 
     While the work lasts we count as a client of the embedded supervisor, so it stays. Work that `resumes` is called again,
-    on a new supervisor, when the old one was killed.
+    on a new supervisor, when the old one was killed. On a server with users we are one of `role`.
     """
     settings = runtime_settings.load()
     if settings.nats_url:
-        return asyncio.run(_with_bus(settings.bus(NAME), 1, work))
+        return asyncio.run(_with_bus(settings.bus(NAME, role), 1, work))
     folder = StateFolder(Path(settings.state))
     while True:
         with join(folder) as member:

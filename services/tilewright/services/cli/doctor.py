@@ -21,6 +21,7 @@ from rich.text import Text
 from tilewright.protocol import registry
 from tilewright.protocol.bus import Bus
 from tilewright.protocol.errors import TilewrightError
+from tilewright.protocol.permissions import CLIENT
 from tilewright.protocol.subjects import RUNS_BUCKET
 
 from ..runtime import settings as runtime_settings
@@ -123,7 +124,7 @@ def _nats() -> Finding:
 
 async def _reach() -> str:
     """Connect to the server that the environment names and look for the streams."""
-    async with await Bus.connect(runtime_settings.load().bus(connect.NAME)) as bus:
+    async with await Bus.connect(runtime_settings.load().bus(connect.NAME, CLIENT)) as bus:
         await bus.bucket(RUNS_BUCKET)
         found = await bus.services()
         return f"{connect.where()}: reachable, with {len(found)} services"

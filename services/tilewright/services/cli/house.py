@@ -11,6 +11,7 @@ import msgspec
 from tilewright.protocol.bootstrap import bootstrap
 from tilewright.protocol.bus import Bus, ServiceInfo
 from tilewright.protocol.errors import InvalidInput, NoConnection
+from tilewright.protocol.permissions import ADMIN
 from tilewright.protocol.subjects import PIPELINE, SERVICES
 
 from ..runtime import settings as runtime_settings
@@ -97,5 +98,5 @@ def init(replicas: int) -> None:
     async def work(bus: Bus) -> list[str]:
         return await bootstrap(bus, replicas=replicas, ack_wait=runtime_settings.load().ack_wait)
 
-    changed = connect.talk(work)
+    changed = connect.talk(work, role=ADMIN)
     console.line(f"created or changed: {', '.join(changed)}" if changed else "everything is there already")

@@ -15,7 +15,7 @@ from tilewright.protocol.keys import new_run_id
 from tilewright.protocol.run import RunState
 from tilewright.protocol.subjects import PIPELINE
 
-from ..runtime.runs import request_cancel, submit
+from ..runtime.runs import ask_to_cancel, submit
 from . import connect, console, look, parse, request, views
 from .follow import Follower
 
@@ -114,7 +114,7 @@ class Watch:
                 self._view.note(f"leaving run {self._run} to itself: {again}; Ctrl-C within {SECOND_THOUGHT:g} s cancels it")
                 if await _press(pressed, following, SECOND_THOUGHT):
                     self._view.note(f"cancelling run {self._run}")
-                    await request_cancel(bus, self._run)
+                    await ask_to_cancel(bus, self._run)
                     await asyncio.wait([following], timeout=CANCEL_PATIENCE)
             return following.result() if following.done() else None
         finally:

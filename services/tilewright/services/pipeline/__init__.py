@@ -26,7 +26,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     from .shell import Replica
 
     name = worker_id(PIPELINE)
-    async with await Bus.connect(settings.bus(name)) as bus:
+    async with await Bus.connect(settings.bus(name, PIPELINE)) as bus:
         replica = Replica(bus, await NatsPort.open(bus), settings.reconcile_every)
         await bus.serve_info(PIPELINE, {"worker": name}, lambda: {"handled": replica.handled})
         await replica.run(stop)

@@ -148,7 +148,7 @@ class NatsPort:
             )
             if missing:
                 found[stage.stage] = missing
-        if found and await self._bus.subjects(subjects.DONE_STREAM, subjects.done_subject(state.run)):
+        if found and await self._bus.subjects(subjects.DONE_STREAM, subjects.outcomes_of(state.run)):
             return {}
         return found
 

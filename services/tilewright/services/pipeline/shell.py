@@ -13,11 +13,13 @@ from typing import Any
 from tilewright.protocol import subjects
 from tilewright.protocol.bus import Bus, Delivery, Queue
 from tilewright.protocol.codec import decode
-from tilewright.protocol.errors import InvalidInput, NoConnection, TilewrightError
+from tilewright.protocol.errors import InvalidInput, InvalidMessage, NoConnection, TilewrightError
 from tilewright.protocol.keys import message_id
-from tilewright.protocol.messages import Envelope, Event, Failure, Outcome, Submit, UnknownMessage, pack, unpack
+from tilewright.protocol.messages import Cancel, Envelope, Event, Failure, Outcome, Submit, UnknownMessage, pack, unpack
 from tilewright.protocol.run import check_run, parse_task
+from tilewright.protocol.subjects import Stage, done_subject
 from tilewright.services.runtime.dead import bury
+from tilewright.services.runtime.runs import carry_out_cancel
 
 from . import step
 from .port import NatsPort
@@ -29,7 +31,8 @@ UNKNOWN_TRIES, UNEXPECTED_TRIES = 4, 20
 #: Seconds before such a message is tried again; doubled each time up to the second.
 PAUSES = (0.5, 30.0)
 
-Handler = Callable[[Envelope, Any], Awaitable[bool]]
+#: Takes in a message from a subject; False when there is no such run.
+Handler = Callable[[str, Envelope, Any], Awaitable[bool]]
 
 
 class Replica:
@@ -46,7 +49,7 @@ class Replica:
         """Work until `stop` is set; what is in hand then is finished first."""
         queues = (await self._bus.queue(subjects.RUN_STREAM), await self._bus.queue(subjects.DONE_STREAM))
         workers = [
-            asyncio.create_task(self._consume(queues[0], self._submitted, stop)),
+            asyncio.create_task(self._consume(queues[0], self._asked, stop)),
             asyncio.create_task(self._consume(queues[1], self._ended, stop)),
         ]
         watch = asyncio.create_task(self._watch())
@@ -77,7 +80,7 @@ class Replica:
         """Take one message in and settle it. Whatever it is, the replica lives on and the message is not lost."""
         try:
             try:
-                if await handle(*unpack(delivery.data)):
+                if await handle(delivery.subject, *unpack(delivery.data)):
                     self.handled += 1
                     await delivery.ack()
                 else:
@@ -112,17 +115,20 @@ class Replica:
             identity = message_id(run, "run", delivery.stream_sequence, "error")
             await self._bus.emit(subjects.event_subject(run, "run", "-", "error"), pack(event, run), identity)
 
-    async def _submitted(self, envelope: Envelope, message: Any) -> bool:
-        if not isinstance(message, Submit):
-            raise InvalidInput(f"kind: {envelope.kind!r} on {subjects.SUBMIT}, expected run.submit")
+    async def _asked(self, subject: str, envelope: Envelope, message: Any) -> bool:
         check_run(envelope.run)
+        if isinstance(message, Cancel):
+            return await carry_out_cancel(self._bus, self._port, envelope.run, self._port.now()) is not None
+        if not isinstance(message, Submit):
+            raise InvalidInput(f"kind: {envelope.kind!r} on {subject}, expected run.submit or run.cancel")
         await step.submit(self._port, envelope.run, message, envelope.sent)
         return True
 
-    async def _ended(self, envelope: Envelope, message: Any) -> bool:
+    async def _ended(self, subject: str, envelope: Envelope, message: Any) -> bool:
         if not isinstance(message, Outcome):
             raise InvalidInput(f"kind: {envelope.kind!r} among outcomes, expected task.outcome")
         stage, index = parse_task(envelope.task)
+        _check_sender(subject, envelope.run, stage, message)
         return await step.outcome(self._port, envelope.run, stage, index, message)
 
     async def _watch(self) -> None:
@@ -142,6 +148,14 @@ class Replica:
                 state = await step.reconcile(self._port, run)
                 if state is not None and not state.active:
                     self._over.add(run)
+
+
+def _check_sender(subject: str, run: str, stage: Stage, outcome: Outcome) -> None:
+    """Raise unless an outcome came in where only its own stage's service may publish, and names an answer of that stage."""
+    if subject != done_subject(run, stage) or outcome.stage != stage:
+        raise InvalidMessage(f"outcome of {run}.{stage} on {subject}, expected {done_subject(run, stage)}")
+    if outcome.result and not outcome.result.startswith(f"{stage}."):
+        raise InvalidMessage(f"result: {outcome.result!r}, expected an answer of stage {stage}")
 
 
 def _run_of(delivery: Delivery) -> str:

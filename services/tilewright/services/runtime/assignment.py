@@ -239,7 +239,7 @@ class Assignment:
         identity = message_id(envelope.run, envelope.task, envelope.generation, "outcome")
         while True:
             try:
-                await self._desk.bus.publish(done_subject(envelope.run), data, identity)
+                await self._desk.bus.publish(done_subject(envelope.run, self._desk.stage), data, identity)
                 break
             except Backlog as error:
                 log.warning("%s of run %s: %s", envelope.task, envelope.run, error)

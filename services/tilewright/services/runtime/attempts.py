@@ -8,6 +8,7 @@ from tilewright.protocol.bus import Bucket
 from tilewright.protocol.codec import decode, encode
 from tilewright.protocol.errors import Conflict
 from tilewright.protocol.messages import Failure
+from tilewright.protocol.run import parse_task
 
 #: Failures after which a task is given up.
 MOST_FAILURES = 3
@@ -25,7 +26,8 @@ class Attempts(msgspec.Struct, frozen=True):
 
 
 def _key(run: str, task: str, generation: int) -> str:
-    return f"{run}.{task}.{generation}"
+    """The stage comes first: a service may write below its own only."""
+    return f"{parse_task(task)[0]}.{run}.{task}.{generation}"
 
 
 async def attempts(bucket: Bucket, run: str, task: str, generation: int) -> Attempts:

@@ -10,6 +10,7 @@ import msgspec
 from tilewright.protocol.bus import Bucket, Bus
 from tilewright.protocol.codec import BLOB_THRESHOLD, decode, encode
 from tilewright.protocol.errors import Conflict
+from tilewright.protocol.run import parse_task
 from tilewright.protocol.subjects import RESULTS_BUCKET
 
 
@@ -21,8 +22,8 @@ class StoredAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def run_key(run: str, task: str) -> str:
-    """Where an answer that only its own run may use is kept (one that a time limit cut)."""
-    return f"run.{run}.{task}"
+    """Where an answer that only its own run may use is kept (one that a time limit cut): below its stage, like every answer."""
+    return f"{parse_task(task)[0]}.{run}.{task}"
 
 
 class ResultStore:

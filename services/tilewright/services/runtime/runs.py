@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import time
 from collections.abc import Iterable
 from typing import Protocol, Self
 
@@ -13,15 +12,17 @@ import msgspec
 from tilewright.protocol import subjects
 from tilewright.protocol.bus import Bucket, Bus
 from tilewright.protocol.codec import MAX_VALUE, decode, encode
-from tilewright.protocol.errors import Conflict
+from tilewright.protocol.errors import Conflict, NoConnection
 from tilewright.protocol.keys import message_id, new_run_id
-from tilewright.protocol.messages import ANSWERS, Answer, Event, RunRequest, Submit, pack
+from tilewright.protocol.messages import ANSWERS, Answer, Cancel, Event, RunRequest, Submit, pack
 from tilewright.protocol.run import RunState, TaskRecord, cancel, parse_task
 
 from .results import ResultStore
 
 #: Answers that are read at the same time.
 READERS = 16
+#: Seconds that the pipeline may take to cancel a run, and between two looks.
+PATIENCE, POLL = 20.0, 0.05
 
 
 class Stored(msgspec.Struct, frozen=True):
@@ -178,12 +179,37 @@ async def cancel_run(states: States, run: str, now: float) -> RunState | None:
         return after
 
 
-async def request_cancel(bus: Bus, run: str) -> RunState | None:
-    """Cancel a run: durably in its state, then by a signal so that running jobs stop at once.
+async def ask_to_cancel(bus: Bus, run: str) -> None:
+    """Leave word for the pipeline to cancel a run. A run that is still to be started is cancelled once it is."""
+    await bus.publish(subjects.CANCEL, pack(Cancel(), run), message_id(run, "run", 0, f"cancel-{new_run_id()}"))
 
-    Returns the state that stands (it may have ended before), None when there is no such run.
+
+async def request_cancel(bus: Bus, run: str, *, patience: float = PATIENCE) -> RunState | None:
+    """Have a run cancelled, and wait until it is.
+
+    Returns the state that stands (it may have ended before), None when there is no such run. Raises `NoConnection` when no
+    pipeline has done it within `patience` seconds: it will be, once there is one.
     """
-    state = await cancel_run(await Runs.open(bus), run, time.time())
+    runs = await Runs.open(bus)
+    stored = await runs.read(run)
+    if stored is None or not stored.state.active:
+        return stored.state if stored else None
+    await ask_to_cancel(bus, run)
+    try:
+        async with asyncio.timeout(patience):
+            while stored is not None and stored.state.active:
+                await asyncio.sleep(POLL)
+                stored = await runs.read(run)
+    except TimeoutError:
+        raise NoConnection(
+            f"no pipeline has taken up the cancellation of run {run} within {patience:g} s; it is queued for the next that starts"
+        ) from None
+    return stored.state if stored else None
+
+
+async def carry_out_cancel(bus: Bus, states: States, run: str, now: float) -> RunState | None:
+    """Cancel a run: durably in its state, then by a signal so that running jobs stop at once; the state, None without one."""
+    state = await cancel_run(states, run, now)
     if state is not None and state.cancelled:
         await bus.signal(subjects.cancel_subject(run))
         subject = subjects.event_subject(run, "run", "-", "state")

@@ -48,7 +48,7 @@ async def serve(service: str, settings: Settings) -> None:
         await importlib.import_module("tilewright.services.pipeline").serve(settings, stop.asked)
         return
     name = worker_id(service)
-    async with await Bus.connect(settings.bus(name)) as bus:
+    async with await Bus.connect(settings.bus(name, service)) as bus:
         worker = Worker(bus, _STAGES[service], settings, name, stop)
         await bus.serve_info(service, describe(service, settings, name), worker.stats)
         await worker.run()

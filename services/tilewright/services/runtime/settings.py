@@ -79,9 +79,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         """Threads that numerical libraries get in one slot."""
         return self.threads or max(1, (os.cpu_count() or 1) // self.slots)
 
-    def bus(self, name: str) -> BusSettings:
-        """How to reach the server; `name` is what the server shows of us. Reads the token file."""
+    def bus(self, name: str, role: str) -> BusSettings:
+        """How to reach the server; `name` is what the server shows of us, `role` one of `permissions.ROLES`. Reads the token file."""
         from tilewright.protocol.bus import BusSettings
+        from tilewright.protocol.permissions import inbox
 
         token = ""
         if self.nats_token_file:
@@ -96,6 +97,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             nkey_seed=self.nats_nkey_seed,
             ca=self.nats_ca,
             name=name,
+            inbox=inbox(role),
         )
 
 
