@@ -14,7 +14,7 @@ import pytest
 
 from tilewright.plugins.emitters.native.nest import Affine, Assign, Call, For, If, Nest, Op, Ref, Value
 from tilewright.plugins.emitters.native.semantics import execute, round_to
-from tilewright.plugins.targets.avx2 import Avx2
+from tilewright.plugins.targets.cpu import Avx2
 from tilewright.protocol.kernel import Instruction, InstructionLibrary, InstructionOperand, RegisterFile, Toolchain
 
 needs_compiler = pytest.mark.skipif(shutil.which("gcc") is None and shutil.which("clang") is None, reason="no C compiler (gcc, clang)")

@@ -13,7 +13,7 @@ from tilewright.plugins.emitters.native import Native
 from tilewright.plugins.emitters.native.semantics import InvalidInstruction
 from tilewright.plugins.emitters.native.source import generate
 from tilewright.plugins.emitters.native.verify import WrongKernel, verify
-from tilewright.plugins.targets.avx2 import Avx2
+from tilewright.plugins.targets.cpu import Avx2
 from tilewright.protocol.errors import InvalidInput, InvalidOperator
 from tilewright.protocol.plugin import EmitRequest
 from tilewright.protocol.workload import batched_matmul, conv2d, depthwise, elementwise, matmul

@@ -9,7 +9,7 @@ from tilewright.plugins.emitters.native.numbers import FORMATS
 from tilewright.plugins.emitters.native.prove import prove
 from tilewright.plugins.emitters.native.semantics import InvalidInstruction
 from tilewright.plugins.emitters.native.toolchain import Ready, find
-from tilewright.plugins.targets.avx2 import Avx2
+from tilewright.plugins.targets.cpu import Avx2
 
 AVX2 = Avx2().instructions()
 

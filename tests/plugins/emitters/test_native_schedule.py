@@ -11,7 +11,7 @@ from emitter_kit import TOY, interpret
 from tilewright.plugins.emitters.native.nest import Affine, Assign, Buffer, Call, For, Op, Ref
 from tilewright.plugins.emitters.native.schedule import STEPS, Tile, schedule
 from tilewright.plugins.emitters.native.unify import instruction_for
-from tilewright.plugins.targets.avx2 import Avx2
+from tilewright.plugins.targets.cpu import Avx2
 from tilewright.protocol.errors import InvalidInput
 
 AVX2 = Avx2().instructions()

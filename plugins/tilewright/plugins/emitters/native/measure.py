@@ -48,7 +48,7 @@ def race(plans: Mapping[str, Plan], rounds: int, blas: bool) -> dict[str, list[f
         code = generate(plan)
         files |= {f"{plan.name}.c": code.source, f"{plan.name}.h": code.header}
     sources = tuple(name for name in files if name.endswith(".c"))
-    library = _blas_library() if blas and first.numbers.name == "f32" else ""
+    library = numpy_blas() if blas and first.numbers.name == "f32" else ""
     files["bench.c"] = program(list(plans.values()))
     arguments = (str(rounds), *([library] if library else []))
     outcome = build_and_run(ready, files, (*sources, "bench.c"), arguments=arguments, libraries=("-ldl", "-DNDEBUG"))
@@ -105,7 +105,7 @@ def _median_interval(count: int) -> tuple[int, int]:
     return max(rank - 1, 0), count - 1 - max(rank - 1, 0)
 
 
-def _blas_library() -> str:
+def numpy_blas() -> str:
     """Path of the BLAS that numpy brings; empty when it has none of its own."""
     spec = importlib.util.find_spec("numpy")
     if spec is None or spec.origin is None:

@@ -1,17 +1,12 @@
 """64-bit Arm with Neon: one core of the kind that the micro-kernel generation paper measured on, NVIDIA's Carmel.
 
 Caches (64 KiB / 4 ways, 2 MiB / 16 ways, 4 MiB / 16 ways) and the two 128-bit FMAs per cycle at 2.265 GHz are those of the
-paper's machine (Jetson AGX Xavier); FMA latency is that of Arm's Cortex-A76 optimization guide. Energies are the 45 nm figures
-of Horowitz, ISSCC 2014 (FP32 multiply-add 4.6 pJ; 64 bits from a 32 KiB cache 20 pJ, from 1 MiB 100 pJ; 32 bits from DRAM
-640 pJ), scaled with the square root of capacity between them.
+paper's machine (Jetson AGX Xavier); FMA latency is that of Arm's Cortex-A76 optimization guide.
 """
 
 from __future__ import annotations
 
-import math
-from typing import Literal
-
-from tilewright.protocol.architecture import Architecture, Compute, Constraints, DesignSpace, Level, Parameter
+from tilewright.protocol.architecture import Architecture, Constraints, DesignSpace
 from tilewright.protocol.kernel import (
     Cache,
     ElementType,
@@ -19,11 +14,12 @@ from tilewright.protocol.kernel import (
     InstructionLibrary,
     InstructionOperand,
     RegisterFile,
-    Space,
     Toolchain,
 )
 
-WORD_BITS = 32
+from . import core
+from .core import operand
+
 LANES = 4
 
 
@@ -32,31 +28,19 @@ class Neon:
 
     def architecture(self, **parameters: int) -> Architecture:
         """The core with these cache sizes, for 32-bit words; `InvalidArchitecture` when one is unknown or out of range."""
-        sizes = self.design_space().resolve(parameters)
-        words_per_kib = 8192 // WORD_BITS
-        return Architecture(
-            name="neon",
-            compute=Compute("FMA", instances=2 * LANES, mesh_x=LANES, mesh_y=2, bits=WORD_BITS, energy_pj=4.6),
-            levels=(
-                _level("Registers", 32 * LANES, 3 * 2 * LANES, 2 * LANES, 0.06),
-                _level("L1", sizes["l1_kib"] * words_per_kib, 2 * LANES, LANES, 10.0 * math.sqrt(sizes["l1_kib"] / 32)),
-                _level("L2", sizes["l2_kib"] * words_per_kib, LANES, LANES, 50.0 * math.sqrt(sizes["l2_kib"] / 1024)),
-                _level("L3", sizes["l3_kib"] * words_per_kib, LANES / 2, LANES / 2, 50.0 * math.sqrt(sizes["l3_kib"] / 1024)),
-                _level("DRAM", None, 2, 2, 640.0),
-            ),
+        return core.architecture(
+            "neon",
+            self.design_space().resolve(parameters),
+            lanes=LANES,
+            fmas_per_cycle=2,
+            vectors=32,
             clock_ghz=2.265,
-            source="arXiv 2310.17408, section 4; Horowitz, ISSCC 2014",
+            source="arXiv 2310.17408, section 4",
         )
 
     def design_space(self) -> DesignSpace:
         """Cache sizes."""
-        return DesignSpace(
-            (
-                Parameter("l1_kib", "KiB", 16, 128, 64, step=2, geometric=True),
-                Parameter("l2_kib", "KiB", 256, 4096, 2048, step=2, geometric=True),
-                Parameter("l3_kib", "KiB", 2048, 131072, 4096, step=2, geometric=True),
-            )
-        )
+        return core.design_space(64, 2048, 4096)
 
     def constraints(self) -> Constraints:
         """A mapping may do anything."""
@@ -67,31 +51,13 @@ class Neon:
         return LIBRARY
 
 
-def _level(name: str, words: int | None, read: float, write: float, energy_pj: float) -> Level:
-    return Level(
-        name,
-        capacity_bits=None if words is None else words * WORD_BITS,
-        word_bits=WORD_BITS,
-        read_bandwidth=read,
-        write_bandwidth=write,
-        keeps=("Weights", "Inputs", "Outputs"),
-        read_energy_pj=energy_pj,
-        fill_energy_pj=energy_pj,
-        update_energy_pj=energy_pj,
-    )
-
-
-def _op(name: str, space: Space, kind: ElementType, lanes: int, written: Literal["in", "out", "inout"] = "in") -> InstructionOperand:
-    return InstructionOperand(name, space, kind, lanes, written)
-
-
 def _arithmetic(kind: ElementType, lanes: int, suffix: str) -> tuple[Instruction, ...]:
     """All that a kernel of one float type needs. Neon has no masks: a count of lanes takes their place, for edges only."""
-    out, inout = _op("dst", "vector", kind, lanes, "out"), _op("acc", "vector", kind, lanes, "inout")
-    src, mask = _op("src", "memory", kind, lanes), _op("count", "mask", "i32", lanes)
-    to, partly = _op("dst", "memory", kind, lanes, "out"), _op("dst", "memory", kind, lanes, "inout")
-    vector, a, b = (_op(name, "vector", kind, lanes) for name in ("src", "a", "b"))
-    word, lane, n = _op("src", "memory", kind, 1), InstructionOperand("lane", "immediate"), InstructionOperand("n", "scalar")
+    out, inout = operand("dst", "vector", kind, lanes, "out"), operand("acc", "vector", kind, lanes, "inout")
+    src, mask = operand("src", "memory", kind, lanes), operand("count", "mask", "i32", lanes)
+    to, partly = operand("dst", "memory", kind, lanes, "out"), operand("dst", "memory", kind, lanes, "inout")
+    vector, a, b = (operand(name, "vector", kind, lanes) for name in ("src", "a", "b"))
+    word, lane, n = operand("src", "memory", kind, 1), InstructionOperand("lane", "immediate"), InstructionOperand("n", "scalar")
     # (name, operands, semantics, template, latency, per cycle). `vfmaq`, never `vmlaq`, which compilers may issue as two instructions.
     table: tuple[tuple[str, tuple[InstructionOperand, ...], str, str, int, float], ...] = (
         ("zero", (out,), "dst[i] = 0", "{dst} = vdupq_n_$(0);", 2, 2),
@@ -101,7 +67,7 @@ def _arithmetic(kind: ElementType, lanes: int, suffix: str) -> tuple[Instruction
         ("fma", (inout, a, b), "acc[i] = fma(a[i], b[i], acc[i])", "{acc} = vfmaq_$({acc}, {a}, {b});", 4, 2),
         ("fma_lane", (inout, a, b, lane), "acc[i] = fma(a[lane], b[i], acc[i])", "{acc} = vfmaq_laneq_$({acc}, {b}, {a}, {lane});", 4, 2),
         ("add", (inout, a), "acc[i] = acc[i] + a[i]", "{acc} = vaddq_$({acc}, {a});", 2, 2),
-        ("first", (_op("count", "mask", "i32", lanes, "out"), n), "count[i] = i < n", "{count} = (int)({n});", 1, 1),
+        ("first", (operand("count", "mask", "i32", lanes, "out"), n), "count[i] = i < n", "{count} = (int)({n});", 1, 1),
         ("load_first", (out, src, mask), "dst[i] = src[i] if count[i] else 0", "{dst} = tw_load_$({src}, {count});", 12, 1),
         ("store_first", (partly, vector, mask), "dst[i] = src[i] if count[i] else dst[i]", "tw_store_$({dst}, {src}, {count});", 12, 1),
     )
@@ -112,7 +78,7 @@ def _arithmetic(kind: ElementType, lanes: int, suffix: str) -> tuple[Instruction
             operands,
             semantics,
             template.replace("$", suffix),
-            tuple(limit for operand in operands for limit in limits.get(operand.name, ())),
+            tuple(limit for each in operands for limit in limits.get(each.name, ())),
             latency,
             per_cycle,
         )
@@ -142,8 +108,8 @@ LIBRARY = InstructionLibrary(
     instructions=(
         *_arithmetic("f32", 4, "f32"),
         *_arithmetic("f16", 8, "f16"),
-        Instruction("prefetch", (_op("src", "memory", "f32", 1),), "pass", "__builtin_prefetch({src});"),
-        Instruction("prefetch_to_write", (_op("dst", "memory", "f32", 1, "inout"),), "pass", "__builtin_prefetch({dst}, 1);"),
+        Instruction("prefetch", (operand("src", "memory", "f32", 1),), "pass", "__builtin_prefetch({src});"),
+        Instruction("prefetch_to_write", (operand("dst", "memory", "f32", 1, "inout"),), "pass", "__builtin_prefetch({dst}, 1);"),
     ),
     # SIMDe, where it emulates Neon, is included by the command line.
     preamble=f"""#ifndef SIMDE_ARM_NEON_H
@@ -153,11 +119,11 @@ LIBRARY = InstructionLibrary(
 {_partial("f16", "float16_t", "float16x8_t", 8)}#endif
 """,
     toolchains=(
-        Toolchain("native", ("gcc", "clang", "cc"), ("-O3", "-march=armv8.2-a+fp16"), machines=("aarch64", "arm64")),
+        Toolchain("native", ("gcc", "clang", "cc"), ("-O3", "-fno-trapping-math", "-march=armv8.2-a+fp16"), machines=("aarch64", "arm64")),
         Toolchain(
             "qemu-aarch64",
             ("aarch64-linux-gnu-gcc",),
-            ("-O3", "-march=armv8.2-a+fp16", "-static"),
+            ("-O3", "-fno-trapping-math", "-march=armv8.2-a+fp16", "-static"),
             machines=("x86_64", "AMD64", "riscv64"),
             runner=("qemu-aarch64",),
         ),
