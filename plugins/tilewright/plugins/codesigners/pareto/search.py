@@ -1,0 +1,354 @@
+"""Hardware search over shared mapping pools.
+
+What a mapping moves does not depend on the sizes of the hardware. So each operator gets one pool of mappings, drawn once
+on the largest hardware of the design space; every hardware candidate then only filters the pools (what fits) and prices
+them (`loopnest.Pool`). The search goes from a coarse grid to single steps, and ends by shrinking every size to what the
+chosen mappings need. In the named mapspace the boxes of a lower bound (`bound`) say which tiles and hardware could still
+be better: their mappings join the pools. Otherwise, and with what is left of the budget, the mappings chosen on the best
+hardware so far are improved by moving single factors and loops.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import ClassVar
+
+import numpy as np
+
+from tilewright import loopnest as ln
+from tilewright.protocol.architecture import Architecture, Parameter
+from tilewright.protocol.cost import Claim
+from tilewright.protocol.errors import InvalidInput
+from tilewright.protocol.mapping import Mapping
+from tilewright.protocol.plugin import Context, DesignCandidate, DesignRequest
+from tilewright.protocol.workload import Operator
+
+from .bound import Bound
+from .choice import Choice, Figures, Hardware
+from .fronts import front
+from .space import Space, named_applies, unknown
+from .tiles import MAPSPACE, tiles_of
+
+#: Mappings per operator that stay after the coarse grid, for each hardware of the grid.
+SHORTLIST = 24
+#: Hardware candidates of the coarse grid, at most.
+GRID = 150
+#: Mappings per operator whose neighbours join the pool in one round.
+SEEDS = 4
+#: Budget per operator when none is given.
+DEFAULT_SHARE = 20_000
+#: Part of the budget that fills the pools: half; where a bound leads the search, a tenth.
+DRAWN, DRAWN_LED = 2, 10
+#: Boxes of hardware that are bounded for each this many evaluations per operator.
+EVALUATIONS_PER_BOX = 5
+#: Boxes split between two updates of the best design.
+ROUND = 20
+
+SPACES = ("named", "full")
+
+
+class Pareto:
+    """The co-designer plugin."""
+
+    options: ClassVar[dict[str, str]] = {
+        "space": "named: DOSA's mapspace of Gemmini, with a certified bound (default where it applies); full: all that the target allows",
+        "front": "designs on each side of the Pareto fronts to report beside the winner, 0 for none (default 12)",
+    }
+
+    def search(self, request: DesignRequest, ctx: Context) -> Iterator[DesignCandidate]:
+        """Yield better and better designs, then the other designs of the Pareto fronts."""
+        yield from Search(request, ctx).run()
+
+
+class Search:
+    """One search: pools, hardware candidates, and what is known about them."""
+
+    def __init__(self, request: DesignRequest, ctx: Context) -> None:
+        self.request, self.ctx = request, ctx
+        self.target = ctx.plugin("targets", request.target)
+        self.parameters: tuple[Parameter, ...] = self.target.design_space().parameters
+        self._limits = dict(request.limits)
+        self._most_area = self._limits.pop("area_mm2", np.inf)
+        self._most_cycles = self._limits.pop("cycles", np.inf)
+        known = {parameter.name for parameter in self.parameters}
+        for name in self._limits:
+            if name not in known:
+                raise InvalidInput(f"limits: {name!r} is unknown, expected one of {', '.join(sorted({*known, 'area_mm2', 'cycles'}))}")
+        self._operators: list[Operator] = []
+        counts = []
+        for each in request.workloads:
+            for task in each.workload.tasks:
+                if task.operator.is_contraction:
+                    self._operators.append(task.operator)
+                    counts.append(task.count * each.weight)
+        if not self._operators:
+            raise InvalidInput("workloads: no contraction among their operators, expected at least one to design for")
+        self._counts = np.array(counts)
+        self.named = self._space_option()
+        largest = self.architecture(tuple(max(v for v in p.values if self._allows(p, v)) for p in self.parameters))
+        problems = [ln.Problem(operator, largest, self.target.constraints()) for operator in self._operators]
+        self._spaces = [Space(problem, named=self.named) for problem in problems]
+        budget = ctx.budget.evaluations
+        self._share = max(1, budget // len(problems)) if budget is not None else DEFAULT_SHARE
+        self.pools: list[ln.Pool] = []
+        self.best: Choice | None = None
+        self._claim = Claim()
+        self._priced: dict[Hardware, Choice | None] = {}
+        #: While the grid is priced: per pool, what is among the best somewhere.
+        self._short: list[set[int]] = []
+        #: (operator, mapping) whose neighbours are in the pool already.
+        self._varied: set[tuple[int, Mapping]] = set()
+
+    def _space_option(self) -> bool:
+        applies = named_applies(self.target, self._operators)
+        space = self.request.options.get("space", "named" if applies else "full")
+        if space not in SPACES:
+            raise InvalidInput(f"options.space: {space!r}, expected one of {', '.join(SPACES)}")
+        if space == "named" and not applies:
+            raise InvalidInput(f"options.space: 'named' is of targets built like gemmini, expected 'full' for {self.request.target!r}")
+        return space == "named"
+
+    def architecture(self, hardware: Hardware) -> Architecture:
+        """The target with these parameter values."""
+        values = {parameter.name: value for parameter, value in zip(self.parameters, hardware, strict=True)}
+        architecture: Architecture = self.target.architecture(**values)
+        return architecture
+
+    def candidate(self, choice: Choice) -> DesignCandidate:
+        """A choice as an answer."""
+        values = {parameter.name: value for parameter, value in zip(self.parameters, choice.hardware, strict=True)}
+        mappings = tuple(pool.batch.mapping(index) for pool, index in zip(self.pools, choice.indices, strict=True))
+        return DesignCandidate(values, mappings, self._claim)
+
+    def run(self) -> Iterator[DesignCandidate]:
+        """Fill the pools, then search hardware and improve mappings in turn until the budget ends or nothing helps."""
+        self._fill()
+        grid = self._grid()
+        self._short = [set() for _ in self.pools]
+        yield from self._improved(grid, follow=False)
+        self._shorten()
+        if self.named:
+            yield from self._led()
+        while not self.ctx.cancelled and not self._settled():
+            yield from self._improved(self._steps())
+            if not self._vary():
+                break
+            self._priced.clear()
+        yield from self._fronts(grid)
+
+    def _settled(self) -> bool:
+        """Is the proven gap at most what was asked for?"""
+        goal = self.ctx.budget.gap
+        return self._claim.gap is not None and self._claim.gap <= (1e-9 if goal is None else goal)
+
+    def _allows(self, parameter: Parameter, value: int) -> bool:
+        return value <= self._limits.get(parameter.name, value)
+
+    def _fill(self) -> None:
+        """Draw the pools on the largest hardware, the given schedules among them."""
+        share = max(1, self._share // (DRAWN_LED if self.named else DRAWN))
+        given = {schedule.operator: schedule.mapping for schedule in self.request.start}
+        for space in self._spaces:
+            batch = space.sample(self.ctx.rng, share)
+            if not self.named and space.problem.operator in given:
+                batch = ln.Batch.concatenate([ln.Batch.from_mappings(space.problem, [given[space.problem.operator]]), batch])
+            batch = batch[:share]
+            self.ctx.charge(len(batch))
+            self.pools.append(ln.Pool(batch))
+            self.ctx.progress(f"pool of {len(batch)} mappings")
+
+    def _grid(self) -> list[Hardware]:
+        """Geometric steps of every parameter, as fine as `GRID` candidates allow, and the default."""
+        axes = []
+        fine = max(2, int(GRID ** (1 / max(1, len(self.parameters)))))
+        for parameter in self.parameters:
+            values = np.array([value for value in parameter.values if self._allows(parameter, value)])
+            wanted = np.geomspace(values[0], values[-1], fine)
+            axes.append(sorted({int(values[np.abs(np.log(values / want)).argmin()]) for want in wanted}))
+        default = tuple(parameter.default for parameter in self.parameters)
+        usable = all(self._allows(p, v) for p, v in zip(self.parameters, default, strict=True))
+        return [*([default] if usable else []), *itertools.product(*axes)]
+
+    def _improved(self, candidates: list[Hardware], *, follow: bool = True) -> Iterator[DesignCandidate]:
+        """Price hardware; every new best is yielded and, to `follow`, its own neighbourhood is priced next."""
+        todo = list(candidates)
+        while todo and not self.ctx.cancelled:
+            found = False
+            for hardware in todo:
+                choice = self._price(hardware)
+                if choice is not None and (self.best is None or choice.value < self.best.value):
+                    self.best, found = choice, True
+                    if np.isfinite(choice.value[0]):
+                        yield self.candidate(choice)
+            todo = self._steps() if found and follow else []
+
+    def _steps(self) -> list[Hardware]:
+        """Unpriced neighbours of the best hardware: what its mappings need, and each parameter a little or a lot up or down."""
+        if self.best is None:
+            return []
+        neighbours = [self._shrunk(self.best)]
+        for at, parameter in enumerate(self.parameters):
+            values = [value for value in parameter.values if self._allows(parameter, value)]
+            here = values.index(self.best.hardware[at])
+            wanted = {values[max(0, here - 1)], values[min(len(values) - 1, here + 1)]}
+            for factor in (0.5, 0.7, 0.9, 1.1, 1.4, 2.0):
+                wanted.add(min(values, key=lambda value, goal=factor * values[here]: (abs(value - goal), value)))  # type: ignore[misc]
+            neighbours += [(*self.best.hardware[:at], value, *self.best.hardware[at + 1 :]) for value in sorted(wanted)]
+        return [each for each in neighbours if each not in self._priced]
+
+    def _shrunk(self, choice: Choice) -> Hardware:
+        """The smallest values (one parameter after the other) on which every chosen mapping is still valid."""
+        chosen = [ln.Pool(pool.batch[index : index + 1]) for pool, index in zip(self.pools, choice.indices, strict=True)]
+        hardware = list(choice.hardware)
+        for at, parameter in enumerate(self.parameters):
+            values = parameter.values
+            low, high = 0, values.index(hardware[at])
+            while low < high:
+                middle = (low + high) // 2
+                there = self.architecture((*hardware[:at], values[middle], *hardware[at + 1 :]))
+                if all(np.isfinite(pool.on(there)[1][0]) for pool in chosen):
+                    high = middle
+                else:
+                    low = middle + 1
+            hardware[at] = values[high]
+        return tuple(hardware)
+
+    def _price(self, hardware: Hardware) -> Choice | None:
+        """The best choice of mappings on this hardware; None when some operator has no valid one, or a limit is exceeded."""
+        if hardware not in self._priced:
+            figures = self.figures(hardware)
+            self._priced[hardware] = None if figures is None else figures.best(self.request.objective, self._most_cycles)
+        return self._priced[hardware]
+
+    def figures(self, hardware: Hardware) -> Figures | None:
+        """What the pools cost there; None when some operator has no valid mapping, or the area is too large."""
+        architecture = self.architecture(hardware)
+        prices = ln.Prices(architecture)
+        area = prices.compute_area + sum(prices.area)
+        if area > self._most_area:
+            return None
+        energies, cycles = [], []
+        for at, (pool, count) in enumerate(zip(self.pools, self._counts, strict=True)):
+            delay, energy = pool.on(architecture)
+            valid = np.isfinite(energy)
+            if self._short:
+                for score in (energy, delay.astype(float), energy * delay):
+                    few = min(SHORTLIST, len(score))
+                    self._short[at].update(np.argpartition(score, few - 1)[:few].tolist())
+            if not valid.any():
+                return None
+            energies.append(np.where(valid, energy * count, np.inf))
+            cycles.append(np.where(valid, delay * count, np.inf))
+        return Figures(hardware, area, energies, cycles)
+
+    def _shorten(self) -> None:
+        """Keep of each pool what is among the best on some hardware of the coarse grid, and what the best choice uses."""
+        short, self._short = self._short, []
+        if self.best is None:
+            return
+        indices = []
+        for at, index in enumerate(self.best.indices):
+            kept = sorted(short[at] | {index})
+            indices.append(kept.index(index))
+            self.pools[at] = ln.Pool(self.pools[at].batch[np.array(kept)])
+        self.best = Choice(**{**vars(self.best), "indices": tuple(indices)})
+        self._priced.clear()
+
+    def _led(self) -> Iterator[DesignCandidate]:
+        """Split boxes of the bound; the tiles and hardware that look best in a box become mappings and a candidate."""
+        problems = [space.problem for space in self._spaces]
+        limits = tuple((p.values[0], max(v for v in p.values if self._allows(p, v))) for p in self.parameters)
+        tiles = [tiles_of(problem) for problem in problems]
+        bound = Bound(
+            tiles, self._counts.tolist(), self.target.architecture, limits, self.request.objective, self._most_area, self._most_cycles
+        )
+        self.ctx.progress(f"{sum(map(len, tiles))} tiles bounded")
+        known: set[tuple[int, int, int]] = set()
+        boxes = max(ROUND, self._share // EVALUATIONS_PER_BOX)
+        while bound.boxes < boxes and not self.ctx.cancelled and not self._settled():
+            if self.best is not None:
+                bound.upper = min(bound.upper, self.best.value[0])
+            wanted: dict[Hardware, None] = {}
+            fresh: dict[int, list[ln.Batch]] = {}
+            for _ in range(ROUND):
+                if not bound.split() or (best := bound.best()) is None:
+                    break
+                box, picks = best
+                side = box[0][1]
+                words = max(t.scratchpad_words[i] for t, i in zip(tiles, picks, strict=True))
+                sums = max(t.partial_sums[i] / _side(t.columns[i], side) for t, i in zip(tiles, picks, strict=True))
+                needs = (side, -(-int(words) // 1024), -(-int(sums) * side // 256))
+                wanted[tuple(max(low, min(high, need)) for need, (low, high) in zip(needs, limits, strict=True))] = None
+                for at, (t, pick) in enumerate(zip(tiles, picks, strict=True)):
+                    if (at, int(pick), side) not in known:
+                        known.add((at, int(pick), side))
+                        fresh.setdefault(at, []).append(self._spaces[at].of_tile(t.reach[pick], problems[at].tensors[t.stays[pick]], side))
+            for at, batches in fresh.items():
+                self._join(at, ln.Batch.concatenate(batches))
+            self._priced.clear()
+            yield from self._improved(list(wanted), follow=False)
+            self._prove(bound)
+            if bound.best() is None:
+                break
+        yield from self._improved(self._steps())
+        if self.best is not None:
+            bound.upper = min(bound.upper, self.best.value[0])
+            self._prove(bound)
+            if np.isfinite(self.best.value[0]):
+                yield self.candidate(self.best)
+
+    def _prove(self, bound: Bound) -> None:
+        if self.best is not None and np.isfinite([bound.lower, self.best.value[0]]).all():
+            self._claim = Claim("best found", f"{MAPSPACE}; every {self._range()}", bound.lower, self.best.value[0] / bound.lower - 1)
+            self.ctx.progress(f"{bound.boxes} boxes bounded", gap=self._claim.gap or 0.0)
+
+    def _range(self) -> str:
+        """The hardware that the bound is about."""
+        return ", ".join(f"{p.name} {p.values[0]}..{max(v for v in p.values if self._allows(p, v))}" for p in self.parameters)
+
+    def _join(self, at: int, batch: ln.Batch) -> int:
+        """Evaluate what is new of a batch, as far as the budget allows; how many joined the pool."""
+        batch = batch[unknown(batch, self.pools[at].batch)]
+        left = self.ctx.budget.evaluations
+        batch = batch if left is None else batch[:left]
+        if len(batch):
+            self.ctx.charge(len(batch))
+            self.pools[at] = ln.Pool(ln.Batch.concatenate([self.pools[at].batch, batch]))
+        return len(batch)
+
+    def _vary(self) -> bool:
+        """Add to each pool the neighbours of its best mappings on the best hardware; False when all are known or the budget is used."""
+        if self.best is None:
+            return False
+        added = 0
+        architecture = self.architecture(self.best.hardware)
+        for at, index in enumerate(self.best.indices):
+            pool = self.pools[at]
+            cycles, energy = pool.on(architecture)
+            scores = energy / energy[index] + cycles / cycles[index]
+            seeds = [index, *(int(i) for i in np.argsort(scores, kind="stable")[:SEEDS] if i != index and np.isfinite(scores[i]))]
+            seeds = [seed for seed in seeds if (at, pool.batch.mapping(seed)) not in self._varied]
+            self._varied.update((at, pool.batch.mapping(seed)) for seed in seeds)
+            if seeds:
+                added += self._join(at, self._spaces[at].neighbours(pool.batch[np.array(seeds)]))
+        return added > 0
+
+    def _fronts(self, grid: list[Hardware]) -> Iterator[DesignCandidate]:
+        """The non-dominated designs among the grid and the best, other than the best."""
+        count = int(self.request.options.get("front", 12))
+        if self.best is None or count < 1:
+            return
+        choices: list[Choice] = []
+        for hardware in dict.fromkeys([self.best.hardware, *self._priced, *grid]):
+            if self.ctx.cancelled:
+                return
+            if figures := self.figures(hardware):
+                choices += [figures.best(objective, self._most_cycles) for objective in ("edp", "energy", "latency")]
+        for choice in front([each for each in choices if each.cycles <= self._most_cycles], count):
+            yield self.candidate(choice)
+
+
+def _side(reach: int, side: int) -> int:
+    """The widest block up to `side` that divides a reach."""
+    return max(d for d in range(1, side + 1) if reach % d == 0)
