@@ -11,16 +11,12 @@ from __future__ import annotations
 
 import argparse
 import ctypes
-import glob
 import json
 import os
 import subprocess
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-
-os.environ |= {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "BLIS_NUM_THREADS", "MKL_NUM_THREADS")}
-assert "OPENBLAS_CORETYPE" not in os.environ, "OPENBLAS_CORETYPE must not be set: OpenBLAS picks its own kernels"
 
 import numpy as np
 from gemm_shapes import BARS, SETS
@@ -58,6 +54,9 @@ def harness(folder: Path) -> ctypes.CDLL:
 def libraries(folder: Path) -> Contenders:
     """Every installed library: how it is called, and its function."""
     found: Contenders = {}
+    if "OPENBLAS_CORETYPE" in os.environ:
+        raise SystemExit("OPENBLAS_CORETYPE is set, expected OpenBLAS to pick its own kernels")
+    os.environ |= {name: "1" for name in ("OMP_NUM_THREADS", "BLIS_NUM_THREADS")}
 
     def add(name: str, kind: int, path: str, *symbols: str) -> None:
         try:
@@ -70,10 +69,11 @@ def libraries(folder: Path) -> Contenders:
                 return
 
     add("OpenBLAS (numpy)", CBLAS64, numpy_blas(), "scipy_cblas_sgemm64_", "cblas_sgemm64_")
+    ctypes.CDLL(numpy_blas()).scipy_openblas_set_num_threads64_(1)
     add("BLIS", CBLAS32, "libblis.so.4", "cblas_sgemm")
     add("oneDNN", ONEDNN, "libdnnl.so.2", "dnnl_sgemm")
     found["Eigen"] = (EIGEN, ctypes.c_void_p(1))
-    static = next(iter([*glob.glob("/usr/lib/libxsmm.a"), *glob.glob("/usr/lib/*/libxsmm.a")]), "")
+    static = next((str(path) for path in Path("/usr/lib").glob("**/libxsmm.a")), "")
     if static:
         shared = str(folder / "libxsmm.so")
         noblas = static.replace("libxsmm.a", "libxsmmnoblas.a")
@@ -103,7 +103,8 @@ def own(folder: Path, target: str, shape: tuple[int, int, int], tune: bool) -> t
     subprocess.run(["gcc", *flags, "-DNDEBUG", "-shared", "-fPIC", str(folder / f"{plan.name}.c"), "-o", str(shared), "-lm"], check=True)
     loaded = ctypes.CDLL(str(shared))
     blocks = plan.blocks
-    said = f"{plan.tile.rows}x{plan.tile.columns(plan.lanes)} kc{blocks.depth} {'a' * blocks.pack_a}{'b' * blocks.pack_b}{'s' * blocks.strips_first}"
+    letters = "a" * blocks.pack_a + "b" * blocks.pack_b + "s" * blocks.strips_first
+    said = f"{plan.tile.rows}x{plan.tile.columns(plan.lanes)} kc{blocks.depth} {letters}".rstrip()
     return loaded, ctypes.cast(getattr(loaded, plan.name), ctypes.c_void_p), said
 
 

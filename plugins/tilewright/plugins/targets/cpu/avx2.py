@@ -6,40 +6,11 @@ Intel's Haswell and later issue the same two 256-bit FMAs per cycle.
 
 from __future__ import annotations
 
-from tilewright.protocol.architecture import Architecture, Constraints, DesignSpace
 from tilewright.protocol.kernel import InstructionLibrary, RegisterFile, Toolchain
 
 from . import core, x86
 
 LANES = 8
-
-
-class Avx2:
-    """Target ``avx2``: parameters `l1_kib`, `l2_kib` and `l3_kib`."""
-
-    def architecture(self, **parameters: int) -> Architecture:
-        """The core with these cache sizes, for 32-bit words; `InvalidArchitecture` when one is unknown or out of range."""
-        return core.architecture(
-            "avx2",
-            self.design_space().resolve(parameters),
-            lanes=LANES,
-            fmas_per_cycle=2,
-            vectors=16,
-            clock_ghz=2.85,
-            source="AMD family 19h optimization guide",
-        )
-
-    def design_space(self) -> DesignSpace:
-        """Cache sizes."""
-        return core.design_space(32, 1024, 32768)
-
-    def constraints(self) -> Constraints:
-        """A mapping may do anything."""
-        return Constraints()
-
-    def instructions(self) -> InstructionLibrary:
-        """AVX2 and FMA for f32; AVX2 for i16 pairs summed into i32."""
-        return LIBRARY
 
 
 LIBRARY = InstructionLibrary(
@@ -82,3 +53,16 @@ LIBRARY = InstructionLibrary(
     ),
     caches=x86.CACHES,
 )
+
+
+class Avx2(core.Core):
+    """Target ``avx2``: parameters `l1_kib`, `l2_kib` and `l3_kib`."""
+
+    name = "avx2"
+    lanes = LANES
+    fmas_per_cycle = 2
+    vectors = 16
+    clock_ghz = 2.85
+    source = "AMD family 19h optimization guide"
+    sizes = (32, 1024, 32768)
+    library = LIBRARY

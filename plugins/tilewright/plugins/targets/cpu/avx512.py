@@ -6,40 +6,11 @@ cycle; server cores of Intel issue two.
 
 from __future__ import annotations
 
-from tilewright.protocol.architecture import Architecture, Constraints, DesignSpace
 from tilewright.protocol.kernel import InstructionLibrary, RegisterFile, Toolchain
 
 from . import core, x86
 
 LANES = 16
-
-
-class Avx512:
-    """Target ``avx512``: parameters `l1_kib`, `l2_kib` and `l3_kib`."""
-
-    def architecture(self, **parameters: int) -> Architecture:
-        """The core with these cache sizes, for 32-bit words; `InvalidArchitecture` when one is unknown or out of range."""
-        return core.architecture(
-            "avx512",
-            self.design_space().resolve(parameters),
-            lanes=LANES,
-            fmas_per_cycle=1,
-            vectors=32,
-            clock_ghz=2.85,
-            source="AMD family 19h optimization guide",
-        )
-
-    def design_space(self) -> DesignSpace:
-        """Cache sizes."""
-        return core.design_space(32, 1024, 32768)
-
-    def constraints(self) -> Constraints:
-        """A mapping may do anything."""
-        return Constraints()
-
-    def instructions(self) -> InstructionLibrary:
-        """AVX-512F for f32, and for i16 pairs summed into i32 (AVX-512BW)."""
-        return LIBRARY
 
 
 def _emulated(suffix: str, element: str, vector: str, load: str, store: str) -> str:
@@ -142,3 +113,16 @@ static inline __m512i tw_madd(__m512i x, __m512i y) {{
     ),
     caches=x86.CACHES,
 )
+
+
+class Avx512(core.Core):
+    """Target ``avx512``: parameters `l1_kib`, `l2_kib` and `l3_kib`."""
+
+    name = "avx512"
+    lanes = LANES
+    fmas_per_cycle = 1
+    vectors = 32
+    clock_ghz = 2.85
+    source = "AMD family 19h optimization guide"
+    sizes = (32, 1024, 32768)
+    library = LIBRARY

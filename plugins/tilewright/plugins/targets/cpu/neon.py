@@ -6,7 +6,6 @@ paper's machine (Jetson AGX Xavier); FMA latency is that of Arm's Cortex-A76 opt
 
 from __future__ import annotations
 
-from tilewright.protocol.architecture import Architecture, Constraints, DesignSpace
 from tilewright.protocol.kernel import (
     Cache,
     ElementType,
@@ -21,34 +20,6 @@ from . import core
 from .core import operand
 
 LANES = 4
-
-
-class Neon:
-    """Target ``neon``: parameters `l1_kib`, `l2_kib` and `l3_kib`."""
-
-    def architecture(self, **parameters: int) -> Architecture:
-        """The core with these cache sizes, for 32-bit words; `InvalidArchitecture` when one is unknown or out of range."""
-        return core.architecture(
-            "neon",
-            self.design_space().resolve(parameters),
-            lanes=LANES,
-            fmas_per_cycle=2,
-            vectors=32,
-            clock_ghz=2.265,
-            source="arXiv 2310.17408, section 4",
-        )
-
-    def design_space(self) -> DesignSpace:
-        """Cache sizes."""
-        return core.design_space(64, 2048, 4096)
-
-    def constraints(self) -> Constraints:
-        """A mapping may do anything."""
-        return Constraints()
-
-    def instructions(self) -> InstructionLibrary:
-        """Neon for f32 and, with the half-precision extension, f16."""
-        return LIBRARY
 
 
 def _arithmetic(kind: ElementType, lanes: int, suffix: str) -> tuple[Instruction, ...]:
@@ -139,3 +110,16 @@ LIBRARY = InstructionLibrary(
     ),
     caches=(Cache("L1", 64 * 1024, 4), Cache("L2", 2048 * 1024, 16), Cache("L3", 4096 * 1024, 16)),
 )
+
+
+class Neon(core.Core):
+    """Target ``neon``: parameters `l1_kib`, `l2_kib` and `l3_kib`."""
+
+    name = "neon"
+    lanes = LANES
+    fmas_per_cycle = 2
+    vectors = 32
+    clock_ghz = 2.265
+    source = "arXiv 2310.17408, section 4"
+    sizes = (64, 2048, 4096)
+    library = LIBRARY

@@ -6,7 +6,9 @@ lanes are counted for 128-bit registers, the least that the extension allows, an
 
 from __future__ import annotations
 
-from tilewright.protocol.architecture import Architecture, Constraints, DesignSpace, Parameter
+from collections.abc import Mapping
+
+from tilewright.protocol.architecture import Parameter
 from tilewright.protocol.kernel import (
     Cache,
     Instruction,
@@ -20,37 +22,6 @@ from . import core
 from .core import operand
 
 LANES = 4
-
-
-class Rvv:
-    """Target ``rvv``: parameters `vector_bits`, `l1_kib`, `l2_kib` and `l3_kib`."""
-
-    def architecture(self, **parameters: int) -> Architecture:
-        """The core with these sizes, for 32-bit words; `InvalidArchitecture` when one is unknown or out of range."""
-        sizes = self.design_space().resolve(parameters)
-        return core.architecture(
-            "rvv",
-            sizes,
-            lanes=sizes["vector_bits"] // core.WORD_BITS,
-            fmas_per_cycle=1,
-            vectors=32,
-            clock_ghz=1.5,
-            source="SiFive X280 product brief; RISC-V vector extension 1.0",
-            l1_writes=1,
-        )
-
-    def design_space(self) -> DesignSpace:
-        """Vector and cache sizes."""
-        vector = Parameter("vector_bits", "bits", 128, 2048, 512, step=2, geometric=True)
-        return core.design_space(32, 512, 2048, vector, least_l2=128, least_l3=512)
-
-    def constraints(self) -> Constraints:
-        """A mapping may do anything."""
-        return Constraints()
-
-    def instructions(self) -> InstructionLibrary:
-        """The vector extension for f32, one register per vector."""
-        return LIBRARY
 
 
 def _toolchain(bits: int) -> Toolchain:
@@ -145,3 +116,23 @@ LIBRARY = InstructionLibrary(
     ),
     caches=(Cache("L1", 32 * 1024, 8), Cache("L2", 512 * 1024, 8), Cache("L3", 2048 * 1024, 16)),
 )
+
+
+class Rvv(core.Core):
+    """Target ``rvv``: parameters `vector_bits`, `l1_kib`, `l2_kib` and `l3_kib`."""
+
+    name = "rvv"
+    lanes = LANES
+    fmas_per_cycle = 1
+    vectors = 32
+    clock_ghz = 1.5
+    source = "SiFive X280 product brief; RISC-V vector extension 1.0"
+    sizes = (32, 512, 2048)
+    least = (128, 512)
+    l1_writes = 1
+    more = (Parameter("vector_bits", "bits", 128, 2048, 512, step=2, geometric=True),)
+    library = LIBRARY
+
+    def lanes_of(self, sizes: Mapping[str, int]) -> int:
+        """Words of a vector with these parameters."""
+        return sizes["vector_bits"] // core.WORD_BITS
