@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -206,3 +207,38 @@ async def test_a_job_survives_a_restart_of_the_server(
         await eventually(bench.idle)
     finally:
         await bench.close()
+
+
+async def page(address: str, path: str) -> str:
+    """Status line of a page; empty while nobody listens."""
+    host, _, port = address.rpartition(":")
+    try:
+        reader, writer = await asyncio.open_connection(host, int(port))
+    except ConnectionRefusedError:
+        return ""
+    writer.write(f"GET {path} HTTP/1.1\r\n\r\n".encode())
+    status = (await reader.read()).decode().partition("\r\n")[0]
+    writer.close()
+    return status
+
+
+@pytest.mark.parametrize("service", ["mapper", "pipeline"])
+async def test_it_lives_on_without_a_server_and_is_not_ready(
+    own_server: NatsServer, own_bus: Bus, spawn: Spawn, eventually: Eventually, service: str
+) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+
+    async def says(path: str, status: str) -> bool:
+        return await page(address, path) == f"HTTP/1.1 {status}"
+
+    process = await spawn(service, own_server.settings, TILEWRIGHT_HEALTH_ADDRESS=address)
+    await eventually(lambda: says("/readyz", "200 OK"))
+    await own_server.kill()
+    await eventually(lambda: says("/readyz", "503 Service Unavailable"))
+    assert await page(address, "/livez") == "HTTP/1.1 200 OK"
+    await own_server.start()
+    await eventually(lambda: says("/readyz", "200 OK"))
+    process.terminate()
+    assert await ended(process) == 0

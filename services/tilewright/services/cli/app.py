@@ -233,7 +233,11 @@ def down(json: Json = False) -> None:
 
 
 @app.command(rich_help_panel=HOUSE)
-def serve(service: Annotated[str, typer.Argument(metavar="SERVICE", help="pipeline, profiler, mapper, ...", show_default=False)]) -> None:
+def serve(
+    service: Annotated[
+        str, typer.Argument(metavar="SERVICE", envvar="SERVICE", help="pipeline, profiler, mapper, ...", show_default=False)
+    ],
+) -> None:
     """Be one service, in the foreground."""
     from .house import serve
 

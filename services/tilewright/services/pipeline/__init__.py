@@ -21,6 +21,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     from tilewright.protocol.bus import Bus
     from tilewright.protocol.keys import worker_id
     from tilewright.protocol.subjects import PIPELINE
+    from tilewright.services.runtime import health
 
     from .port import NatsPort
     from .shell import Replica
@@ -29,4 +30,5 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     async with await Bus.connect(settings.bus(name, PIPELINE)) as bus:
         replica = Replica(bus, await NatsPort.open(bus), settings.reconcile_every)
         await bus.serve_info(PIPELINE, {"worker": name}, lambda: {"handled": replica.handled})
-        await replica.run(stop)
+        async with health.serving(settings.health_address, health.pages(lambda: bus.connected and replica.ready)):
+            await replica.run(stop)

@@ -44,10 +44,13 @@ class Replica:
         self._tick = tick
         self._over: set[str] = set()
         self.handled = 0
+        #: True from when it is bound to its queues until it stops.
+        self.ready = False
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set; what is in hand then is finished first."""
         queues = (await self._bus.queue(subjects.RUN_STREAM), await self._bus.queue(subjects.DONE_STREAM))
+        self.ready = True
         workers = [
             asyncio.create_task(self._consume(queues[0], self._asked, stop)),
             asyncio.create_task(self._consume(queues[1], self._ended, stop)),
@@ -57,6 +60,7 @@ class Replica:
         try:
             await asyncio.wait([*workers, watch, stopping], return_when=asyncio.FIRST_COMPLETED)
         finally:
+            self.ready = False
             stop.set()
             watch.cancel()
             for queue in queues:

@@ -22,6 +22,7 @@ from tilewright.protocol.messages import MESSAGES
 from tilewright.protocol.plugin import Kind
 from tilewright.protocol.subjects import PIPELINE, SERVICES, Stage
 
+from . import health
 from . import settings as runtime_settings
 from .settings import Settings
 from .worker import Stop, Worker
@@ -51,7 +52,8 @@ async def serve(service: str, settings: Settings) -> None:
     async with await Bus.connect(settings.bus(name, service)) as bus:
         worker = Worker(bus, _STAGES[service], settings, name, stop)
         await bus.serve_info(service, describe(service, settings, name), worker.stats)
-        await worker.run()
+        async with health.serving(settings.health_address, health.pages(lambda: bus.connected and worker.ready)):
+            await worker.run()
 
 
 def describe(service: str, settings: Settings, name: str) -> dict[str, str]:

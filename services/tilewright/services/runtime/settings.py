@@ -71,6 +71,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     jobs_per_child: Count = 200
     #: Seconds between two looks of the pipeline for jobs that got lost.
     reconcile_every: Seconds = 30.0
+    #: ``HOST:PORT`` where a service answers ``/livez`` and ``/readyz``; empty: nowhere.
+    health_address: str = ""
     #: Distributions, or ``kind:name``, that jobs may use; empty: every installed plugin.
     plugins: tuple[str, ...] = ()
 

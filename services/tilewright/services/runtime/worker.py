@@ -46,8 +46,14 @@ class Worker:
         self._settings = settings
         self._name = name
         self._stop = stop
+        self._bound = False
         self._busy = 0
         self._counts: Counter[str] = Counter()
+
+    @property
+    def ready(self) -> bool:
+        """True from when it is bound to its queue until it is told to stop."""
+        return self._bound and not self._stop.asked.is_set()
 
     def stats(self) -> dict[str, Any]:
         """Slots, how many are busy, and how jobs ended since the start."""
@@ -57,6 +63,7 @@ class Worker:
         """Work until `Stop.asked`; what still runs is handed back at `Stop.over`."""
         desk = await Desk.open(self._bus, self._stage, self._settings, self._name, self._stop.over)
         queue = await self._bus.queue(job_stream(self._stage))
+        self._bound = True
         try:
             async with asyncio.TaskGroup() as slots:
                 for _ in range(self._settings.slots):
