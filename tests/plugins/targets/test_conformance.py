@@ -25,6 +25,14 @@ class TestEyeriss(TargetConformance):
     name = "eyeriss"
 
 
+class TestNvdlaSmall(TargetConformance):
+    name = "nvdla_small"
+
+
+class TestNvdlaLarge(TargetConformance):
+    name = "nvdla_large"
+
+
 @pytest.mark.parametrize(
     ("target", "parameters", "message"),
     [

@@ -2,7 +2,8 @@
 
 A ``columns x rows`` mesh of 16-bit PEs, each with separate register files for partial sums, weights and inputs, under a
 global buffer for inputs and outputs. The energies only keep the ratios of the Eyeriss paper (ISCA 2016: register file 1,
-buffer 6 per word, DRAM 200); they are not a technology's, so no memory size may change with them.
+buffer 6 per word, DRAM 200); they are not a technology's, so no memory size may change with them. The area is that of the
+chip (JSSC 2017: 3.5 x 3.5 mm2 of core in 65 nm, 168 PEs), in proportion to the PEs, their share of the buffer included.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ BLOCK = 4
 #: Words of each register file per PE.
 PARTIAL_SUMS, FILTER_WORDS, INPUT_WORDS = 16, 192, 12
 GLOBAL_WORDS = 65536
+#: mm2 per PE in 65 nm.
+PE_MM2 = 3.5 * 3.5 / 168
 #: Scalar operation of a non-linear function, in units of a multiply-accumulate.
 SCALAR_PJ = 1.0
 
@@ -39,7 +42,7 @@ class Eyeriss:
         pes = columns * rows
         return Architecture(
             name="eyeriss",
-            compute=Compute("MAC", pes, mesh_x=columns, mesh_y=rows, bits=WORD_BITS, energy_pj=1.0),
+            compute=Compute("MAC", pes, mesh_x=columns, mesh_y=rows, bits=WORD_BITS, energy_pj=1.0, area_mm2=PE_MM2),
             levels=(
                 _register_file("PsumRegFile", OUTPUTS, columns, rows, PARTIAL_SUMS, (0.9, 0.8, 1.1)),
                 _register_file("WeightRegFile", WEIGHTS, columns, rows, FILTER_WORDS, (1.0, 1.2, 1.2)),
@@ -48,7 +51,7 @@ class Eyeriss:
                 _memory("DRAM", (WEIGHTS, INPUTS, OUTPUTS), None, sizes["dram_words"], (800.0, 820.0, 820.0)),
             ),
             special_function_unit=SpecialFunctionUnit(lanes=columns, energy_pj=SCALAR_PJ),
-            source="sizes of Timeloop's eyeriss-256 example, energies in Eyeriss-like ratios; the special-function unit is an assumption",
+            source="sizes of Timeloop's eyeriss-256, energies in Eyeriss-like ratios, area of JSSC 2017; the special-function unit is assumed",
         )
 
     def design_space(self) -> DesignSpace:

@@ -2,8 +2,9 @@
 
 Sizes follow from three numbers, as in DOSA (https://github.com/ucb-bar/dosa, BSD-2-Clause, ``gemmini/arch``): the array
 is ``pe x pe``; the accumulator is one bank of 32-bit words per column; the scratchpad reads and writes rows of ``pe``
-bytes; DRAM moves 8 words per cycle. The energies are DOSA's fits to Accelergy and CACTI at 40 nm. The defaults are those
-of Gemmini's own default configuration: 16 x 16, 256 KiB, 64 KiB.
+bytes; DRAM moves 8 words per cycle. The energies are DOSA's fits to Accelergy and CACTI at 40 nm, the areas our fit to
+the same tools' (`loopnest.estimators`). The defaults are those of Gemmini's own default configuration: 16 x 16, 256 KiB,
+64 KiB; their area in Gemmini's floor plan (DAC 2021, figure 6, 22 nm) is 0.116 + 0.544 + 0.146 mm2.
 
 What it does not model: the single port of a scratchpad bank, instruction issue, DMA latency (a cycle-level simulator's
 business), and leakage.
@@ -20,13 +21,12 @@ from tilewright.protocol.architecture import (
     Level,
     LevelConstraint,
     Parameter,
+    Price,
     SpecialFunctionUnit,
 )
 from tilewright.protocol.workload import INPUTS, OUTPUTS, WEIGHTS
 
 KIB = 1024
-#: mm2 per PE, per KiB of scratchpad and per KiB of accumulator: Gemmini (DAC 2021, figure 6) divided by its 16 x 16, 256 KiB, 64 KiB.
-PE_MM2, SCRATCHPAD_MM2, ACCUMULATOR_MM2 = 0.116 / 256, 0.544 / 256, 0.146 / 64
 #: pJ of one 32-bit integer addition at 45 nm, charged per scalar operation of a non-linear function.
 SCALAR_PJ = 0.1
 
@@ -42,7 +42,7 @@ class Gemmini:
         partial_sums = -(-accumulator * KIB // (4 * pe))
         return Architecture(
             name="gemmini",
-            compute=Compute("MAC", pe * pe, mesh_x=pe * pe, energy_pj=Estimator("dosa-mac"), area_mm2=PE_MM2),
+            compute=Compute("MAC", pe * pe, mesh_x=pe * pe, energy_pj=Estimator("dosa-mac"), area_mm2=Estimator("accelergy-pe-area")),
             levels=(
                 _level("Registers", "dosa-register", (WEIGHTS,), capacity_bits=8, instances=pe * pe, mesh_x=pe * pe),
                 _level(
@@ -54,7 +54,7 @@ class Gemmini:
                     instances=pe,
                     mesh_x=pe,
                     shared_bandwidth=2,
-                    area_mm2=ACCUMULATOR_MM2 * accumulator / pe,
+                    area_mm2=Estimator("accelergy-accumulator-area"),
                 ),
                 _level(
                     "Scratchpad",
@@ -63,12 +63,12 @@ class Gemmini:
                     capacity_bits=8 * rows * pe,
                     block_words=pe,
                     shared_bandwidth=2 * pe,
-                    area_mm2=SCRATCHPAD_MM2 * scratchpad,
+                    area_mm2=Estimator("accelergy-scratchpad-area"),
                 ),
                 _level("DRAM", "dosa-dram", (WEIGHTS, INPUTS, OUTPUTS), block_words=64, shared_bandwidth=8),
             ),
             special_function_unit=SpecialFunctionUnit(lanes=pe, energy_pj=SCALAR_PJ),
-            source="ucb-bar/dosa gemmini/arch; areas from Gemmini (DAC 2021); one special-function lane per column",
+            source="ucb-bar/dosa gemmini/arch; areas fitted to Accelergy at 40 nm; one special-function lane per column",
         )
 
     def design_space(self) -> DesignSpace:
@@ -93,6 +93,6 @@ class Gemmini:
         )
 
 
-def _level(name: str, estimator: str, keeps: tuple[str, ...], **fields: float) -> Level:
+def _level(name: str, estimator: str, keeps: tuple[str, ...], **fields: Price) -> Level:
     energy = Estimator(estimator)
     return Level(name, keeps=keeps, read_energy_pj=energy, fill_energy_pj=energy, update_energy_pj=energy, **fields)  # type: ignore[arg-type]
