@@ -43,6 +43,8 @@ MARKS = {
 }
 #: A task whose child was killed this often is left alone: the third crash of one task is a dead letter, by design.
 SPARED_AFTER = 1
+#: Share of kills that wait until a task runs.
+PATIENT = 0.7
 #: Seconds after which a round is given up.
 PATIENCE = 240.0
 
@@ -110,13 +112,10 @@ class Round:
         state = str(self.folder / "state")
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
-                if process.environ().get("TILEWRIGHT_STATE") != state:
-                    continue
-                for each in [process, *process.children()]:
-                    words = each.cmdline()
-                    for role, marks in MARKS.items():
-                        if all(any(mark in word for word in words) for mark in marks) and each not in found[role]:
-                            found[role].append(each)
+                role = _role(process)
+                owner = process.parent() if role == "child" else process  # a child gets nothing of the environment
+                if role and owner is not None and owner.environ().get("TILEWRIGHT_STATE") == state:
+                    found[role].append(process)
         return found
 
     def fire(self, until_done: subprocess.Popen[str]) -> None:
@@ -124,22 +123,25 @@ class Round:
         chance = random.Random(self.seed)
         hit: Counter[int] = Counter()
         started = time.monotonic()
-        while self.executions == 0 and until_done.poll() is None and time.monotonic() - started < PATIENCE:
-            time.sleep(0.02)
         while until_done.poll() is None and (self.kills.total() < KILLS or self.inside < INSIDE):
-            time.sleep(chance.uniform(0.3, 0.9))
-            running = self.running()
+            # Most kills wait for a task to run, so that a slow machine gets as many of them inside as a fast one.
+            patient = not self.kills or chance.random() < PATIENT
+            while patient and not self.running() and until_done.poll() is None and time.monotonic() - started < PATIENCE:
+                time.sleep(0.02)
+            time.sleep(chance.uniform(0.1, 0.7))
             role = chance.choices(list(ROLES), list(ROLES.values()))[0]
             if self.kills.total() >= KILLS:  # enough of them, not enough inside
                 role = "child"
-            victims = self.house()[role]
+            victims = sorted(self.house()[role], key=lambda each: each.pid)
+            running = self.running()
             if role == "child":
-                victims = [each for each in victims if hit[running.get(each.pid, 0)] < SPARED_AFTER and each.pid in running]
+                victims = [each for each in victims if each.pid in running and hit[running[each.pid]] < SPARED_AFTER]
             if not victims:
                 continue
-            victim = chance.choice(sorted(victims, key=lambda each: each.pid))
+            victim = chance.choice(victims)
             with contextlib.suppress(psutil.Error):
                 below = {victim.pid, *(each.pid for each in victim.children(recursive=True))}
+                running = self.running()
                 victim.kill()
                 inside = sorted(task for pid, task in running.items() if pid in below)
                 if role == "child":
@@ -176,6 +178,11 @@ class Round:
             if time.monotonic() > deadline:
                 raise AssertionError(f"still running after `down`: {self.house()}")
             time.sleep(0.05)
+
+
+def _role(process: psutil.Process) -> str:
+    words = process.cmdline()
+    return next((role for role, marks in MARKS.items() if all(any(mark in word for word in words) for mark in marks)), "")
 
 
 def undisturbed(folder: Path) -> str:
