@@ -88,6 +88,12 @@ def test_every_role_can_do_its_work(url: str, seeds: Path, tmp_path: Path) -> No
         assert summary["run"] in cli(client, "runs")
         assert all(role in cli(client, "services") for role in ("pipeline", *WORKERS))
         assert "had ended before" in cli(client, "cancel", summary["run"])
+        assert "done" in cli(client, "logs", "-f", summary["run"])
+        assert "TW_JOB_MAP" in cli(client, "queue")
+        assert "answers" in cli(client, "cache", "ls")
+        admin = environment(url, seeds, "admin")
+        assert cli(admin, "dlq", "list") == "no dead letters\n"
+        assert "removed 0 answers" in cli(admin, "cache", "gc", "--older-than", "30d", "--runs")
     said = "".join((tmp_path / role).read_text() for role in ("pipeline", *WORKERS))
     assert "ermissions" not in said
     assert "Traceback" not in said

@@ -15,7 +15,8 @@ from tilewright.services.cli.app import app
 
 VERBS = ["run", *STAGES]
 COMMANDS = [
-    *VERBS, "runs", "show", "explain", "attach", "cancel", "plugins", "validate", "doctor", "services", "up", "down", "serve", "admin",
+    *VERBS, "runs", "show", "explain", "attach", "cancel", "plugins", "validate", "doctor", "services", "up", "down", "serve",
+    "queue", "logs", "admin", "dlq", "cache",
 ]  # fmt: skip
 
 IMPORTED = """

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from tilewright.protocol.plugin import Option
     from tilewright.protocol.subjects import Stage
 
-_TIME = re.compile(r"(\d+\.?\d*|\.\d+)\s*(ms|s|min|m|h)?")
-_SECONDS = {"ms": 1e-3, "s": 1.0, "": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+_TIME = re.compile(r"(\d+\.?\d*|\.\d+)\s*(ms|s|min|m|h|d)?")
+_SECONDS = {"ms": 1e-3, "s": 1.0, "": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def seconds(flag: str, text: str) -> float | None:
