@@ -47,10 +47,12 @@ def test_the_schedule_is_printed_step_by_step_with_the_code_after_each() -> None
     result = kernel("--m", "60", "--n", "64", "--k", "9", "--target", "avx2", "--explain-schedule", "--emitter-option", "tile=6x16")
     assert result.exit_code == 0, result.output
     parts = re.split(r"^== ", result.output, flags=re.MULTILINE)[1:]
-    assert [part[:2] for part in parts] == ["V1", "V2", "V3", "V4", "V5", "V6", "C\n"]
+    assert [part[:2] for part in parts] == ["V1", "V2", "V3", "V4", "V5", "V6", "C\n", "Co"]
     assert "C[i, j] = fma(A[i, p], B[p, j], C[i, j])" in parts[0]
     assert parts[5].count("fma(acc=") == 12
     assert parts[6].count("_mm256_fmadd_ps") == 12
+    assert "vector registers: 12 for C and 3 for operands of 16" in parts[7]
+    assert "per step of 1 in depth: 2 load_f32, 6 broadcast, 12 fma" in parts[7]
 
 
 @needs_avx2

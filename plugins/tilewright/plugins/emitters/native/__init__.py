@@ -19,9 +19,11 @@ from tilewright.protocol.keys import content_key
 from tilewright.protocol.plugin import Context, EmitRequest
 from tilewright.protocol.workload import WEIGHTS
 
+from .counts import report
 from .files import files
 from .finish import STEPS as FINISHES
 from .finish import check_output, finish_of
+from .mapped import blocks_of
 from .measure import race, summarize
 from .numbers import FORMATS, numbers_of
 from .operands import product_of
@@ -51,6 +53,7 @@ class Native:
         "epilogue": f"what follows the product, joined by '+', in this order: {', '.join(FINISHES)}; default none",
         "beta": "1: the product is added to the result; default 0",
         "prepack": "true: the weights can be packed once, ahead of many calls; default false",
+        "tiles": "mapping (default): the cache blocks of the schedule, where there is one; auto: those of the model",
         "tile": "register tile as ROWSxCOLUMNS, e.g. 8x8; default: the one with the fewest modelled cycles",
     }
 
@@ -60,7 +63,12 @@ class Native:
         plan = self.plan(request, library)
         code = generate(plan)
         bits = request.operator.tensor(request.operator.output).bits
-        notes = (f"computes in f32; the operator's words have {bits} bits",) if "dtype" not in request.options and bits != 32 else ()
+        notes = []
+        if "dtype" not in request.options and bits != 32:
+            notes.append(f"computes in f32; the operator's words have {bits} bits")
+        if self.takes_mapping(request):
+            blocks = plan.blocks
+            notes.append(f"cache blocks of the schedule: {blocks.rows} rows x {blocks.depth} deep x {blocks.columns} columns")
         return Kernel(
             operator=request.operator,
             target=request.target,
@@ -71,16 +79,20 @@ class Native:
             verification=verify(plan, code),
             steps=tuple(f"{step}: {what}" for step, what in STEPS.items()),
             tiles=tuple((tile.rows, tile.columns(plan.lanes)) for tile in edges(plan.tile, library, plan.numbers) if tile.edge == "whole"),
-            notes=notes,
+            notes=tuple(notes),
             files=files(plan),
         )
 
     def explain(self, request: EmitRequest, ctx: Context) -> tuple[tuple[str, str], ...]:
-        """The schedule of the main register tile: (step, the nest after it), and last the C function it becomes."""
+        """The schedule of the main register tile: (step, the nest after it), the C function it becomes, and its counts."""
         plan = self.plan(request, _library(request.target, ctx))
         nests = list(schedule(plan.tile, plan.library, plan.numbers))
         said = [(f"{name}: {STEPS[name]}", str(nest)) for name, nest in nests]
-        return (*said, ("C", function(tile_name(plan.tile, plan), nests[-1][1], plan.library)))
+        return (
+            *said,
+            ("C", function(tile_name(plan.tile, plan), nests[-1][1], plan.library)),
+            ("Counts", report(plan.tile, plan.library, plan.numbers)),
+        )
 
     def bench(self, request: EmitRequest, ctx: Context, *, rounds: int = 15, tuned: bool = False) -> tuple[Measurement, ...]:
         """Time the kernel of one product on this machine, beside numpy's BLAS for f32; fastest first.
@@ -105,6 +117,13 @@ class Native:
         found = [each for target in self.targets for each in find(_library(target, ctx))]
         return "; ".join([*(each.name if isinstance(each, Ready) else each.reason for each in found), cpu()])
 
+    def takes_mapping(self, request: EmitRequest) -> bool:
+        """Whether blocks come from the request's schedule."""
+        wanted = request.options.get("tiles", "mapping")
+        if wanted not in ("mapping", "auto"):
+            raise InvalidInput(f"options.tiles: {wanted!r}, expected mapping or auto")
+        return request.schedule is not None and wanted == "mapping"
+
     def plan(self, request: EmitRequest, library: InstructionLibrary) -> Plan:
         """Name, register tile and cache blocks for a request."""
         product = product_of(request.operator)
@@ -124,8 +143,11 @@ class Native:
         if prepack and outside:
             raise InvalidInput(f"options.prepack: {WEIGHTS} move with the outer dims {', '.join(outside)}, expected one matrix of them")
         blocks = choose_blocks(product.shape, tile, library, numbers)
+        if request.schedule is not None and self.takes_mapping(request):
+            blocks = blocks_of(request.schedule.mapping, product, tile, lanes, blocks)
         if finish.narrows:
             blocks = replace(blocks, depth=product.shape[2], rows=min(blocks.rows, ROWS_HELD * tile.rows))
+        blocks = replace(blocks, depth=-(-blocks.depth // numbers.group) * numbers.group)
         m, n, k = product.shape
         key = content_key((request.operator, request.target, request.options))[:8]
         name = f"tw_{request.target}_{m}x{n}x{k}_{key}"

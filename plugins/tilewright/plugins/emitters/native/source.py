@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from tilewright.protocol.kernel import InstructionLibrary
 from tilewright.protocol.workload import OUTPUTS
 
 from .cases import test
@@ -120,7 +121,7 @@ def _source(plan: Plan) -> str:
         f"#define TILE {'static inline' if operator.macs <= _TINY else 'static __attribute__((noinline))'}",
         "",
         *([_FROM_BF16] if "bf16" in words else []),
-        *(function(tile_name(tile, plan), [*schedule(tile, library, numbers)][-1][1], library) for tile in made),
+        *(_tile_function(tile, plan) for tile in made),
         _tables(plan, made),
         *(_pack(side, plan, shape) for side in "ab"),
         *_finish(plan),
@@ -129,6 +130,19 @@ def _source(plan: Plan) -> str:
         entry_points(plan),
     ]
     return "\n".join(parts)
+
+
+#: C of tiles made by this process, by what decides it; with the library, whose identity is part of the key.
+_made: dict[tuple[int, str, Tile], tuple[InstructionLibrary, str]] = {}
+
+
+def _tile_function(tile: Tile, plan: Plan) -> str:
+    """C of one register tile: the same for every kernel of a network, and made once."""
+    key = (id(plan.library), plan.numbers.name, tile)
+    if key not in _made:
+        *_, (_, nest) = schedule(tile, plan.library, plan.numbers)
+        _made[key] = (plan.library, function(tile_name(tile, plan), nest, plan.library))
+    return _made[key][1]
 
 
 def _finish(plan: Plan) -> list[str]:

@@ -32,7 +32,11 @@ def _unify(instruction: Instruction, assign: Assign, lanes: int, group: int, buf
     if pattern is None:
         return None
     written = next(operand for operand in instruction.operands if operand.name == pattern.target.buffer)
-    if written.lanes != lanes * group or group_of(pattern) != group:
+    target = buffers[assign.target.buffer]
+    if written.lanes != lanes * group or (written.space, written.type) != (target.space, target.type) or group_of(pattern) != group:
+        return None
+    # Most instructions are told apart by what they compute last.
+    if type(pattern.value) is not type(assign.value) or getattr(pattern.value, "name", "") != getattr(assign.value, "name", ""):
         return None
     operands = {operand.name: operand for operand in instruction.operands}
     start = _Match(operands, buffers)
