@@ -130,7 +130,7 @@ class Load:
             if start + row > request:
                 request = start + row - 1
             for packet in read_packets(address % largest, length, row_bytes, beat_bytes, largest):
-                request = max(request + 1, flight[0])
+                request = max(request + 1, flight[0]) + channel.translate(address + done)
                 first = channel.answer(address + done, packet.size, request + TRANSLATE)
                 if first < free:
                     first = free

@@ -14,11 +14,11 @@ LOOP, MVIN, STEP, PRELOAD_ALONE, MVOUT = range(5)
 
 
 class Span(NamedTuple):
-    """A unit at work in ``[start, end)``; `index` counts commands in the order of the reservation station (loops: host commands)."""
+    """A unit at work in ``[start, end)``; `number` counts commands in the order of the reservation station (loops: host commands)."""
 
     unit: int
     what: int
-    index: int
+    number: int
     rows: int
     cols: int
     start: int

@@ -18,6 +18,11 @@ class Memory(msgspec.Struct, frozen=True, omit_defaults=True):
     miss_latency: int = 60
     #: Bytes per cycle that DRAM moves, fills and write-backs together.
     dram_bytes_per_cycle: float = 16.0
+    #: Pages that the accelerator's TLB holds; 0: addresses are physical, nothing is translated.
+    tlb_entries: int = 0
+    #: Cycles until a missing page is found, during which its side of the DMA waits.
+    tlb_miss_latency: int = 40
+    page_bytes: int = 4096
 
 
 class Machine(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -21,12 +21,25 @@ class Channel:
         self._sets: list[dict[int, bool]] = [{} for _ in range(sets)]
         self._transfer = memory.line_bytes / memory.dram_bytes_per_cycle
         self._dram = 0.0
+        #: Pages in the TLB, least recently used first.
+        self._pages: dict[int, None] = {}
 
     def answer(self, address: int, size: int, sent: int) -> int:
         """First cycle in which the answer to a read sent at `sent` may be on the bus."""
         if not self._sets:
             return sent + self.latency
         return self._access(address, sent, write=False)
+
+    def translate(self, address: int) -> int:
+        """Cycles that a request waits for its translation."""
+        memory = self.memory
+        if not memory.tlb_entries:
+            return 0
+        page = address // memory.page_bytes
+        known = page in self._pages
+        self._pages.pop(page if known or len(self._pages) < memory.tlb_entries else next(iter(self._pages)), None)
+        self._pages[page] = None
+        return 0 if known else memory.tlb_miss_latency
 
     def acknowledge(self, address: int, size: int, sent: int) -> int:
         """Cycle in which a write of which the last beat was sent at `sent` is acknowledged."""

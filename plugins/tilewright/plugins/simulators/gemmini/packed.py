@@ -42,7 +42,7 @@ class Packed(NamedTuple):
 
 def pack(program: Sequence[Command | LoopMatmul | LoopConv], machine: Machine, first_half: int = 0) -> Packed:
     """Pack a host program; loops of one kind share their template."""
-    half, acc_half = first_half, 0
+    half, acc_half, shape = first_half, 0, _shape(machine)
     tables: list[Array] = []
     rows = count = 0
     known: dict[int, int] = {}
@@ -55,7 +55,7 @@ def pack(program: Sequence[Command | LoopMatmul | LoopConv], machine: Machine, f
             direct.append(row_of(command))
             count += 1
             continue
-        made = template(_moved(command), machine, half, acc_half)
+        made = template(_moved(command), shape, half, acc_half)
         if id(made) not in known:
             known[id(made)] = len(templates)
             starts = np.cumsum((rows, *made.sizes))
@@ -85,6 +85,18 @@ def _moved(loop: LoopMatmul | LoopConv) -> LoopMatmul | LoopConv:
     if isinstance(loop, LoopMatmul):
         return loop._replace(a=a, b=b, d=d, c=c)
     return loop._replace(input=a, weights=b, bias=d, output=c)
+
+
+def _shape(machine: Machine) -> Machine:
+    """A machine of the same sizes: all that streams depend on."""
+    return Machine(
+        dim=machine.dim,
+        scratchpad_bytes=machine.scratchpad_bytes,
+        accumulator_bytes=machine.accumulator_bytes,
+        input_bytes=machine.input_bytes,
+        accumulator_word_bytes=machine.accumulator_word_bytes,
+        request_bytes=machine.request_bytes,
+    )
 
 
 @lru_cache(maxsize=128)
@@ -134,6 +146,7 @@ def machine_words(machine: Machine) -> Array:
             machine.store_entries, machine.loops, machine.in_flight, machine.loads_in_flight, machine.bus_bytes, machine.request_bytes,
             machine.scratchpad_read_delay, machine.mesh_output_delay, machine.accumulator_scale_latency, machine.reads_accumulator,
             machine.command_interval, memory.latency, memory.cache_bytes, memory.cache_ways, memory.line_bytes, memory.miss_latency,
+            memory.tlb_entries, memory.tlb_miss_latency, memory.page_bytes,
         ),
         np.int64,
     )  # fmt: skip

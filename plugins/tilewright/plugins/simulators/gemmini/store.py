@@ -126,7 +126,7 @@ class Store:
             return
         beat = accepted
         for beats in write_packets(address % self.machine.request_bytes, length, self.machine.bus_bytes, self.machine.request_bytes):
-            beat = max(beat + 1, self._flight[0])
+            beat = max(beat + 1, self._flight[0]) + self.channel.translate(address)
             final = beat + beats - 1
             done = self.channel.acknowledge(address, beats * self.machine.bus_bytes, final + TRANSLATE)
             self._flight.append(done + 1)

@@ -40,7 +40,7 @@ static void release(Simulation *simulation, Channel *channel, Ports *scratchpad,
   for (int at = 0; at < CUTS; at++) cut_free(simulation->load.cuts.cut + at);
   void *held[] = {station->entries, station->unused, simulation->load.commands.at, simulation->load.flight.at, simulation->execute.visible.at,
                   simulation->execute.room.at, simulation->store.pipe.at, simulation->store.flight.at, simulation->front.loops,
-                  channel->lines, channel->dirty, channel->used, scratchpad->taken, accumulator->taken, simulation};
+                  channel->lines, channel->dirty, channel->used, channel->pages, scratchpad->taken, accumulator->taken, simulation};
   for (size_t at = 0; at < sizeof held / sizeof *held; at++) free(held[at]);
 }
 

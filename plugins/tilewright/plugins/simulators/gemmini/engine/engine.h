@@ -37,7 +37,7 @@ typedef struct {
   i64 dim, scratchpad_rows, scratchpad_banks, single_ported, accumulator_rows, accumulator_banks, input_bytes, accumulator_word_bytes;
   i64 entries[3], loops, in_flight, loads_in_flight, bus_bytes, request_bytes, scratchpad_read_delay, mesh_output_delay;
   i64 accumulator_scale_latency, reads_accumulator, command_interval;
-  i64 latency, cache_bytes, cache_ways, line_bytes, miss_latency;
+  i64 latency, cache_bytes, cache_ways, line_bytes, miss_latency, tlb_entries, tlb_miss_latency, page_bytes;
 } Machine;
 
 typedef struct {

@@ -60,7 +60,7 @@ static i64 load_read(Load *load, Command command, i64 dram, i64 now) {
     const Cut *cut = read_packets(&load->cuts, address % largest, length, row_bytes, beat, largest);
     for (i64 at = 0; at < cut->count; at++) {
       const Packet *packet = cut->packets + at;
-      request = highest(request + 1, queue_get(&load->flight, 0));
+      request = highest(request + 1, queue_get(&load->flight, 0)) + channel_translate(channel, address + done);
       const i64 first = highest(channel_answer(channel, address + done, request + LOAD_TRANSLATE), free_at);
       const i64 taken = copies > 1 ? highest(packet->occupancy, packet->rows_count * copies) : packet->occupancy;
       queue_push(&load->flight, first + packet->size / beat);

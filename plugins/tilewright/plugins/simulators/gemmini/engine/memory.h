@@ -4,6 +4,7 @@ typedef struct {
   i64 free, worst, sets, *lines; /* sets x ways: line, oldest first */
   i64 *used;
   uint8_t *dirty;
+  i64 *pages, pages_used; /* of the TLB, oldest first */
   double dram, transfer;
 } Channel;
 
@@ -17,6 +18,8 @@ static void channel_make(Channel *channel, const Machine *machine, double dram_b
   channel->dirty = calloc((size_t)(channel->sets * machine->cache_ways + 1), 1);
   channel->used = calloc((size_t)channel->sets + 1, sizeof(i64));
   channel->dram = 0;
+  channel->pages = calloc((size_t)machine->tlb_entries + 1, sizeof(i64));
+  channel->pages_used = 0;
 }
 
 static void channel_move(Channel *channel, i64 sent) {
@@ -52,6 +55,19 @@ static i64 channel_access(Channel *channel, i64 address, i64 sent, int write, in
 
 static i64 channel_answer(Channel *channel, i64 address, i64 sent) {
   return channel->sets ? channel_access(channel, address, sent, 0, 0) : sent + channel->machine->latency;
+}
+
+static i64 channel_translate(Channel *channel, i64 address) {
+  const Machine *machine = channel->machine;
+  if (!machine->tlb_entries) return 0;
+  const i64 page = address / machine->page_bytes;
+  i64 at = 0, *pages = channel->pages;
+  while (at < channel->pages_used && pages[at] != page) at++;
+  const int known = at < channel->pages_used;
+  if (!known && channel->pages_used == machine->tlb_entries) at = 0;
+  if (at < channel->pages_used) memmove(pages + at, pages + at + 1, (size_t)(--channel->pages_used - at) * sizeof *pages);
+  pages[channel->pages_used++] = page;
+  return known ? 0 : machine->tlb_miss_latency;
 }
 
 static i64 channel_acknowledge(Channel *channel, i64 address, i64 size, i64 sent) {

@@ -60,7 +60,7 @@ static void store_send(Store *store, i64 read, StoreRow row) {
     packet_choose((row.address + done) % machine->request_bytes, row.length - done, machine->bus_bytes, machine->request_bytes, &size, &useful);
     done += useful;
     const i64 beats = size / machine->bus_bytes;
-    beat = highest(beat + 1, queue_get(&store->flight, 0)) + beats - 1;
+    beat = highest(beat + 1, queue_get(&store->flight, 0)) + channel_translate(store->channel, row.address) + beats - 1;
     const i64 end = channel_acknowledge(store->channel, row.address, size, beat + STORE_TRANSLATE);
     queue_push(&store->flight, end + 1);
     store->acknowledged = highest(store->acknowledged, end);
