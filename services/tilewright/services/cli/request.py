@@ -14,7 +14,7 @@ from tilewright.protocol.messages import RunRequest
 from tilewright.protocol.plugin import Kind, Options
 
 from ..runtime.host import check_options
-from . import parse
+from . import codesigning, parse
 
 if TYPE_CHECKING:
     from tilewright.protocol.architecture import Architecture
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 DEFAULT_FRONTEND = "zoo"
 #: Suffix of a model file -> the frontend that reads it; a folder is one of transformers.
 FRONTENDS = {".yaml": "yaml", ".yml": "yaml", ".json": "huggingface", ".onnx": "onnx", ".pt2": "torch", ".py": "torch"}
+#: Files of pickles or of weights alone: the frontend torch says why it does not read them.
+FRONTENDS |= dict.fromkeys((".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt", ".safetensors", ".gguf"), "torch")
 #: What may stand before a model, and a colon -> the frontend that is meant.
 PREFIXES = {"hf": "huggingface", "torch": "torch", "onnx": "onnx", "yaml": "yaml", "zoo": "zoo"}
 #: Suffixes of architecture files.
@@ -64,7 +66,7 @@ def build(said: RunOptions, stages: Sequence[Stage], *, local: bool) -> RunReque
         codesigner=said.codesigner,
         codesigner_options=plugin_options["codesign"],
         codesign_budget=_budget(_default("codesign_budget"), said.design_evaluations, None, None),
-        limits=parse.numbers(said.limit, "--limit"),
+        limits=codesigning.limits(parse.numbers(said.limit, "--limit"), said.target if local and architecture is None else ""),
         emitter=said.emitter,
         emitter_options=plugin_options["kernel"],
         simulator=said.simulator,

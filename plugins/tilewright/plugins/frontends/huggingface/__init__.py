@@ -54,9 +54,11 @@ class HuggingFace:
     def measure(self, source: str, options: Options, repeats: int) -> Measurement:
         """Run the model with random weights on this CPU."""
         plan = self._plan(source, options)
+        working = max(operator.read_bytes + operator.write_bytes for operator in trace(plan).operators)
         model, _ = build(*configure(plan), plan.attention)
         runner = registry.load("frontends", "torch")
-        return runner.run(plan.name, model, lambda real: ((), inputs(real, plan)), repeats)  # type: ignore[no-any-return]
+        found: Measurement = runner.run(plan.name, model, lambda real: ((), inputs(real, plan)), repeats, working=working)
+        return found
 
     def forward(self, source: str, options: Options, watch: AbstractContextManager[Any], *, device: str = "cpu") -> None:
         """One forward pass inside of `watch`, for other counters: on fake tensors of the CPU, or on the meta device."""

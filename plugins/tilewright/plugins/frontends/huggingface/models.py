@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -22,6 +24,8 @@ DEFAULT_SEQ = 128
 LAYERS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers", "encoder_layers", "decoder_layers", "num_decoder_layers")
 POSITIONS = ("max_position_embeddings", "n_positions", "max_sequence_length", "max_target_positions")
 ATTENTION = ("sdpa", "eager")
+#: Most modules of a model; the largest published ones have a few thousand (or one per expert).
+MAX_MODULES = 100_000
 _LIMIT = 1 << 24
 
 
@@ -200,9 +204,29 @@ def build(config: Any, model: Any, attention: str) -> tuple[Any, int]:
         dtype, bits = torch.bfloat16, 32
     config.dtype = dtype
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), _bounded(model.__name__):
             said = {"attn_implementation": attention} if attention else {}
             made = model._from_config(config, dtype=dtype, **said)
+    except InvalidInput:
+        raise
     except Exception as error:  # whatever a model's constructor does not like
         raise InvalidInput(f"{model.__name__}: cannot be built from its configuration: {type(error).__name__}: {error}") from error
     return made.eval(), bits
+
+
+@contextmanager
+def _bounded(name: str) -> Iterator[None]:
+    """Inside, a model of more than `MAX_MODULES` modules is refused before it fills the memory."""
+    from torch.nn.modules.module import register_module_module_registration_hook
+
+    count = itertools.count(1)
+
+    def hook(module: Any, label: str, part: Any) -> None:
+        if next(count) > MAX_MODULES:
+            raise InvalidInput(f"{name}: more than {MAX_MODULES} modules, expected a configuration with fewer layers")
+
+    handle = register_module_module_registration_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()

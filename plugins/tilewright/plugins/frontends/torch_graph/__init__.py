@@ -52,9 +52,9 @@ class Torch:
         name, module, arguments, keywords = sources.module(source)
         return measuring.measure(name, module, lambda real: (arguments, keywords), repeats)
 
-    def run(self, name: str, module: Any, given: measuring.Given, repeats: int) -> Measurement:
+    def run(self, name: str, module: Any, given: measuring.Given, repeats: int, *, working: float = 0.0) -> Measurement:
         """Run a module on this CPU, on what `given` makes for it; what is on the meta device gets random weights."""
-        return measuring.measure(name, module, given, repeats)
+        return measuring.measure(name, module, given, repeats, working=working)
 
     def rules(self) -> Any:
         """How calls are counted, for frontends that put their operators as such (needs no torch)."""

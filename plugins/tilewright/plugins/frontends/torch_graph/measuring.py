@@ -26,17 +26,18 @@ WARM_UP = 1
 LEAST = 0.001
 
 
-def measure(name: str, module: Any, given: Given, repeats: int) -> Measurement:
+def measure(name: str, module: Any, given: Given, repeats: int, *, working: float = 0.0) -> Measurement:
     """Median processor time of `repeats` runs; `InvalidInput` when the module does not fit into memory, or cannot be run.
 
-    A module on the meta device gets random weights; `given` makes its arguments and keyword arguments once it has them.
+    A module on the meta device gets random weights; `given` makes its arguments and keyword arguments once it has them. `working`
+    is how many bytes its largest operator reads and writes, where that is known.
     """
     import torch
     from torch.utils._pytree import tree_map_only
 
     if repeats < 1:
         raise InvalidInput(f"repeats: {repeats}, expected at least 1")
-    _check_memory(name, module)
+    _check_memory(name, module, working)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -57,13 +58,12 @@ def measure(name: str, module: Any, given: Given, repeats: int) -> Measurement:
     return Measurement(name, total, spread, repeats, os.getloadavg()[0], operators)
 
 
-def _check_memory(name: str, module: Any) -> None:
-    needed = sum(tensor.numel() * tensor.element_size() for tensor in (*module.parameters(), *module.buffers()))
+def _check_memory(name: str, module: Any, working: float) -> None:
+    weights = sum(tensor.numel() * tensor.element_size() for tensor in (*module.parameters(), *module.buffers()))
     free = psutil.virtual_memory().available
-    if needed > 0.8 * free:
-        raise InvalidInput(
-            f"{name}: its weights take {needed / 1e9:.1f} GB, expected at most 80 % of the {free / 1e9:.1f} GB that are free"
-        )
+    for what, needed in (("weights take", weights), ("weights and its largest operator take", weights + working)):
+        if needed > 0.8 * free:
+            raise InvalidInput(f"{name}: its {what} {needed / 1e9:.1f} GB, expected at most 80 % of the {free / 1e9:.1f} GB that are free")
 
 
 def _real(module: Any) -> Any:

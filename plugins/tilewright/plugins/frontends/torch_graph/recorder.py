@@ -26,6 +26,8 @@ COMPOSITES = (
     (re.compile(r".*RMSNorm$|T5LayerNorm$"), "rmsnorm"),
     (re.compile(r"NewGELUActivation$|FastGELUActivation$|QuickGELUActivation$|PytorchGELUTanh$|GELUTanh$"), "gelu"),
 )
+#: Most calls of a forward pass; Llama-3-70B has nine thousand.
+MAX_CALLS = 100_000
 
 
 def trace(name: str, module: Any, arguments: Sequence[Any], keywords: Mapping[str, Any], *, bits: int = 0, source: str = "") -> Workload:
@@ -83,6 +85,7 @@ class _Recorder:
         self._modules: list[str] = []
         #: Depth of the module stack at which a composite began; 0: none.
         self._composite = 0
+        self._calls = 0
         self._images: set[int] = set()
         self._keep: list[Any] = []
         self._static: set[int] = set()
@@ -212,6 +215,9 @@ class _Recorder:
             return  # a view
         if self._composite:
             return
+        self._calls += 1
+        if self._calls > MAX_CALLS:
+            raise InvalidInput(f"{self.graph.name}: {self.where}: more than {MAX_CALLS} calls, expected a model that loops less")
         for tensor in tensors:
             self._known(tensor)
         call = Call(

@@ -19,6 +19,8 @@ EXPORTED = ".pt2"
 Made = tuple[str, Any, tuple[Any, ...], dict[str, Any]]
 #: Files that may hold a pickle, which could run anything.
 PICKLES = (".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt")
+#: Files of weights, which say nothing about what is done with them.
+WEIGHTS = (".safetensors", ".gguf")
 
 
 def load(source: str, bits: int) -> Workload:
@@ -38,6 +40,8 @@ def module(source: str) -> Made:
             f"{path}: a pickle can run any code when it is loaded, so it never is; export the module with torch.export.save to a "
             f"{EXPORTED} file, or give a Python file that makes it (FILE.py::NAME)"
         )
+    if path.suffix in WEIGHTS:
+        raise InvalidInput(f"{path}: weights alone, expected the config.json beside them, or a {EXPORTED} file of torch.export.save")
     if path.suffix not in (EXPORTED, ".py"):
         raise InvalidInput(f"{path}: expected a {EXPORTED} file of torch.export.save, or FILE.py::NAME")
     if not path.is_file():
