@@ -147,6 +147,40 @@ def test_limits_hold_for_every_design(host: Host, script: Any) -> None:
     assert codesigner.perform(area, host).design.cores[0].parameters == {"side": 2}
 
 
+def test_an_area_that_nobody_states_cannot_be_limited(host: Host, script: Any, offer: Offer) -> None:
+    script()
+
+    class Bare(Sized):
+        def architecture(self, side: int = 4) -> Architecture:
+            sized = super().architecture(side)
+            return msgspec.structs.replace(sized, compute=msgspec.structs.replace(sized.compute, area_mm2=0.0))
+
+    offer("targets", "sized", Bare)
+    with pytest.raises(InvalidInput, match=r"limits.area_mm2: .* states no area, expected a target whose components do"):
+        codesigner.perform(msgspec.structs.replace(JOB, limits={"area_mm2": 4.0}, start=()), host)
+
+
+def test_a_latency_target_is_a_limit(host: Host, script: Any) -> None:
+    script(DesignCandidate({"side": 8}, mappings(1)), DesignCandidate({"side": 2}, mappings(2)))
+    slow = sum(task.count * task.schedule.cost.cycles for task in start())
+    found = codesigner.perform(msgspec.structs.replace(JOB, limits={"cycles": slow - 1}), host)
+    assert found.design.cores[0].parameters == {"side": 2}
+    assert found.design.cycles < slow
+
+
+def test_fronts_hold_what_nothing_dominates(host: Host, script: Any) -> None:
+    script(*(DesignCandidate({"side": side}, mappings(rows)) for side, rows in ((8, 2), (2, 2), (2, 1), (1, 1))))
+    front = codesigner.perform(JOB, host).front
+    # The same mappings cost the same on every array here: the smallest array for two rows is left, and the smallest of all.
+    assert sorted(point.parameters["side"] for point in front) == [1, 2]
+    for point in front:
+        assert not any(
+            other.area_mm2 <= point.area_mm2 and other.edp <= point.edp and other != point  # type: ignore[operator]
+            and other.energy_pj <= point.energy_pj and other.cycles <= point.cycles
+            for other in front
+        )  # fmt: skip
+
+
 def test_a_baseline_beyond_the_limits_does_not_win(host: Host, script: Any) -> None:
     script(DesignCandidate({"side": 2}, mappings(1)))
     job = msgspec.structs.replace(JOB, limits={"side": 2})

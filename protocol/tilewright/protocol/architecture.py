@@ -176,6 +176,11 @@ class Architecture(msgspec.Struct, frozen=True, omit_defaults=True):
         return child.mesh_x // level.mesh_x, child.mesh_y // level.mesh_y
 
     @property
+    def states_area(self) -> bool:
+        """Does any component state an area? Without one, the area is not 0 but unknown."""
+        return bool(self.compute.area_mm2) or any(level.area_mm2 for level in self.levels)
+
+    @property
     def peak_macs_per_cycle(self) -> int:
         """MACs per cycle with every unit busy."""
         return self.compute.instances

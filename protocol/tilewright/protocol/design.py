@@ -54,3 +54,19 @@ class Design(msgspec.Struct, frozen=True, omit_defaults=True):
     def value(self) -> float:
         """The objective's value."""
         return {"edp": self.edp, "energy": self.energy_pj, "latency": float(self.cycles)}[self.objective]
+
+
+class FrontPoint(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A design that no other one found dominates, by its hardware and its totals."""
+
+    #: Values of the target's design-space parameters.
+    parameters: dict[str, int]
+    energy_pj: float
+    cycles: int
+    #: None where the target states no area.
+    area_mm2: float | None = None
+
+    @property
+    def edp(self) -> float:
+        """Energy-delay product in pJ x cycles."""
+        return self.energy_pj * self.cycles

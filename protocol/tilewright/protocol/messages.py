@@ -10,7 +10,7 @@ import msgspec
 from .architecture import Architecture, Constraints, DesignSpace
 from .codec import MAX_MESSAGE, decode, encode, typed
 from .cost import Cost, Infeasible, Objective, Schedule
-from .design import Design, ScheduledTask
+from .design import Design, FrontPoint, ScheduledTask
 from .errors import InvalidMessage
 from .kernel import Kernel
 from .plugin import Budget, Options
@@ -165,6 +165,8 @@ class Codesigned(msgspec.Struct, frozen=True, omit_defaults=True):
     baseline: Design
     evaluations: int = 0
     complete: bool = True
+    #: Designs on the fronts EDP-area or energy-latency of all that was found, by energy.
+    front: tuple[FrontPoint, ...] = ()
 
 
 class Simulated(msgspec.Struct, frozen=True, omit_defaults=True):

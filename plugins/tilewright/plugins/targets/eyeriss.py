@@ -51,7 +51,7 @@ class Eyeriss:
                 _memory("DRAM", (WEIGHTS, INPUTS, OUTPUTS), None, sizes["dram_words"], (800.0, 820.0, 820.0)),
             ),
             special_function_unit=SpecialFunctionUnit(lanes=columns, energy_pj=SCALAR_PJ),
-            source="sizes of Timeloop's eyeriss-256, energies in Eyeriss-like ratios, area of JSSC 2017; the special-function unit is assumed",
+            source="sizes of Timeloop's eyeriss-256, energies in Eyeriss-like ratios, area of JSSC 2017; special-function unit assumed",
         )
 
     def design_space(self) -> DesignSpace:

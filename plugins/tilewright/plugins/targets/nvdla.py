@@ -14,6 +14,7 @@ with 64 and with 128 MACs less their MACs.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from tilewright.protocol.architecture import (
     Architecture,
@@ -112,6 +113,6 @@ class NvdlaLarge(_Nvdla):
     _sizes = _Sizes("nvdla_large", 64, 16, 512, 256, 128, 64, 3.0 + 0.68)
 
 
-def _level(name: str, estimator: str, keeps: tuple[str, ...], **fields: int) -> Level:
+def _level(name: str, estimator: str, keeps: tuple[str, ...], **fields: Any) -> Level:
     energy = Estimator(estimator)
     return Level(name, keeps=keeps, read_energy_pj=energy, fill_energy_pj=energy, update_energy_pj=energy, **fields)

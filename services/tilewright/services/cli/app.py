@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 
 from tilewright.protocol.errors import TilewrightError
 
-from . import kerneling, mapping, operations, options, profiling
+from . import codesigning, kerneling, mapping, operations, options, profiling
 
 if TYPE_CHECKING:
     from tilewright.protocol.subjects import Stage
@@ -68,7 +68,7 @@ _verb("run", options.ALL, options.ALL, "Run a model through profile, map, codesi
 app.command("profile", rich_help_panel=RUNS)(profiling.command("Count a model's operators and bytes, and place them on rooflines."))
 _MAP = "Find the best mapping of every operator, race mappers, or look at the mapspace."
 app.command("map", rich_help_panel=RUNS)(mapping.command(_MAP))
-_verb("codesign", ("codesign",), ("map", "codesign"), "Find better hardware, with the mappings on it.")
+app.command("codesign", rich_help_panel=RUNS)(codesigning.command("Find better hardware, with the mappings on it."))
 _KERNEL = "Generate and verify the kernels of a model's operators, or of one product."
 app.command("kernel", rich_help_panel=RUNS)(kerneling.command(_KERNEL))
 

@@ -16,6 +16,8 @@ from tilewright.protocol.messages import Answer, Codesigned, Mapped, Profile, Si
 from tilewright.protocol.run import RunState, TaskRecord, task_id
 from tilewright.protocol.workload import Operator
 
+from .codesigning import as_json
+
 
 class Layer(msgspec.Struct, frozen=True):
     """One distinct operator: what the mapper, the simulator and the kernel generator said of it."""
@@ -269,6 +271,7 @@ def _design(codesigned: Codesigned, report: Report) -> dict[str, Any]:
         "claim": _fields(design.claim),
         "evaluations": codesigned.evaluations,
         "complete": codesigned.complete,
+        "front": as_json(codesigned.front),
         "simulated": [
             {"model": each.model, "same_model": each.same_model, "costs": [_cost(cost) for cost in each.costs]}
             for each in report.simulated_design

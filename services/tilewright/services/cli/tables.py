@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -203,7 +203,23 @@ def design(codesigned: Codesigned, report: Report) -> RenderableType:
         notes.append(f"incomplete: {'the run was cancelled' if report.state.status == 'cancelled' else 'a time limit cut the search'}")
     if simulated:
         notes.append("simulated: same model" if all(each.same_model for each in simulated) else f"simulated by {simulated[0].model}")
-    return Group(rows, Text("; ".join(notes)))
+    return Group(rows, Text("; ".join(notes)), *front(codesigned))
+
+
+def front(codesigned: Codesigned) -> Sequence[RenderableType]:
+    """The Pareto fronts of what was found; nothing where there is only one design."""
+    points = codesigned.front
+    if len(points) < 2:
+        return ()
+    names = list(dict.fromkeys(name for point in points for name in point.parameters))
+    rows = table(
+        *names, "energy", "cycles", "EDP", "area", title="Pareto fronts: EDP-area, energy-latency", right=range(len(names) + 4)
+    )  # fmt: skip
+    for point in points:
+        area = "-" if point.area_mm2 is None else f"{point.area_mm2:.2f} mm2"
+        values = [str(point.parameters.get(name, "-")) for name in names]
+        rows.add_row(*values, units.energy(point.energy_pj), units.cycles(point.cycles), units.edp(point.edp), area)
+    return (Text(), rows)
 
 
 def _unit(report: Report, name: str) -> str:

@@ -16,6 +16,7 @@ from tilewright.protocol.plugin import BudgetExhausted, DesignRequest, Kind, Wei
 from tilewright.services.runtime.claims import Claims
 from tilewright.services.runtime.host import Host, Unsolvable, check_options
 
+from .fronts import front, point
 from .limits import Limits
 from .scoring import CORE, Scorer
 
@@ -36,11 +37,12 @@ def perform(job: CodesignJob, host: Host) -> Codesigned:
     codesigner = host.plugin("codesigners", job.codesigner)
     check_options("codesigners", job.codesigner, codesigner.options, job.options)
     scorer = Scorer(job, host)
-    limits = Limits(job.limits, scorer.space)
     baseline = _baseline(job, scorer)
+    limits = Limits(job.limits, scorer.space, baseline.cores[0].architecture)
     best = baseline if scorer.covers(baseline) and limits.exceeded(baseline) == "" else None
     refused = "" if best is not None else f"the baseline: {limits.exceeded(baseline) or 'has no schedule for some operators'}"
     claims = Claims()
+    points = [point(best)] if best is not None else []
     ctx = host.context("codesigners", job.codesigner, job.budget, job.seed, granted=(f"targets:{job.target}",))
     try:
         for candidate in codesigner.search(_request(job), ctx):
@@ -52,6 +54,7 @@ def perform(job: CodesignJob, host: Host) -> Codesigned:
             if exceeded := limits.exceeded(found):
                 refused = f"a design of {job.codesigner}: {exceeded}"
                 continue
+            points.append(point(found))
             improved = best is None or found.value() < best.value()
             claims.add(candidate.claim, best=improved)
             if improved:
@@ -65,7 +68,7 @@ def perform(job: CodesignJob, host: Host) -> Codesigned:
     if best is None:
         raise Unsolvable(f"no design of target {job.target!r} keeps the limits and runs every operator; {refused}")
     best = replace(best, claim=claims.of(best.value()))
-    return Codesigned(design=best, baseline=baseline, evaluations=ctx.evaluations, complete=complete)
+    return Codesigned(design=best, baseline=baseline, evaluations=ctx.evaluations, complete=complete, front=front(points))
 
 
 def _request(job: CodesignJob) -> DesignRequest:
