@@ -68,9 +68,11 @@ def test_genetic_beats_random_at_equal_evaluations() -> None:
 
 @pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="needs the extra torch")
 def test_gradient_descends() -> None:
-    found, _ = search("gradient", LAYER, 20_000)
-    problem = ln.Problem(LAYER, SIMBA)
-    assert ln.cost(problem, found[-1].mapping).edp < 0.5 * ln.cost(problem, found[0].mapping).edp
+    """It starts from CoSA's mapping and improves on it."""
+    found, _ = search("gradient", LAYER, 1500)
+    start, _ = search("cosa", LAYER, 10)
+    assert edp(LAYER, found[:1]) <= edp(LAYER, start)
+    assert edp(LAYER, found) < edp(LAYER, start)
 
 
 def test_gradient_without_torch_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,3 +101,27 @@ def test_portfolio_goes_on_where_nothing_can_be_proven() -> None:
 def test_portfolio_refuses_unknown_members() -> None:
     with pytest.raises(InvalidInput, match=r"options\.members: 'annealing', expected some of cosa"):
         search("portfolio", LAYER, 100, {"members": "cosa,annealing"})
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="needs the extra torch")
+def test_gradients_help(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against the same search with steps of length 0: rounding by chance alone."""
+    from tilewright.plugins.mappers import gradient
+
+    layer = matmul(p=128, c=768, k=768)
+    found = edp(layer, search("gradient", layer, 1500)[0])
+    monkeypatch.setattr(gradient, "RATE", 0.0)
+    assert found < edp(layer, search("gradient", layer, 1500)[0])
+
+
+def test_rounding_takes_what_is_whole_already_and_fits_what_is_not() -> None:
+    """Integer factors that fit round to themselves; any others round to factors that fit, near them where they can."""
+    from tilewright.plugins.mappers.gradient import rounded
+
+    space = Mapspace(ln.Problem(LAYER, SIMBA))
+    points = space.sample(np.random.default_rng(3), 40)
+    assert (rounded(space, points.factors.astype(float), points.keep) == points.factors).all()
+    noisy = points.factors * np.exp(np.random.default_rng(4).standard_normal(points.factors.shape))
+    factors = rounded(space, noisy, points.keep)
+    assert space.fits(Points(factors, points.order, points.keep)).all()
+    assert (factors.prod(axis=1) == space.problem.bounds).all()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,6 +83,7 @@ def start(said: options.RunOptions, asked: MapOptions) -> None:
     if asked.race and asked.mapspace:
         raise InvalidInput("--race and --mapspace: expected one of them")
     if asked.race or asked.mapspace:
+        os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when numpy is imported: CPU seconds of one thread are compared
         layers, machine = load(said, asked.layer)
         if asked.race:
             from . import race
