@@ -23,6 +23,7 @@ from tilewright.protocol.bus import Bus, BusSettings
 from tilewright.protocol.errors import InvalidInput, NoConnection
 from tilewright.protocol.permissions import ROLES, inbox, permissions
 from tilewright.protocol.subjects import SERVICES, STAGES
+from tilewright.services.cli import server_check
 from tilewright.services.cli.auth import auth
 from tilewright.services.runtime.nats_server import binary
 
@@ -256,6 +257,12 @@ async def test_only_users_are_let_in(url: str, tmp_path: Path) -> None:
 async def mapper(url: str, seeds: Path) -> AsyncIterator[Bus]:
     async with await Bus.connect(BusSettings(url, nkey_seed=str(seeds / "mapper.nk"), inbox=inbox("mapper"))) as bus:
         yield bus
+
+
+async def test_doctor_is_content_with_a_client(url: str, seeds: Path) -> None:
+    async with await Bus.connect(BusSettings(url, nkey_seed=str(seeds / "client.nk"), inbox=inbox("client"))) as bus:
+        found = {each.name: each async for each in server_check.examine(bus)}
+    assert found["permissions"].ok and found["streams"].ok and found["clock"].ok
 
 
 async def test_a_service_writes_answers_of_its_own_stage_only(mapper: Bus) -> None:

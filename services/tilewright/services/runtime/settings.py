@@ -10,7 +10,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 import platformdirs
@@ -71,6 +71,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     jobs_per_child: Count = 200
     #: Seconds between two looks of the pipeline for jobs that got lost.
     reconcile_every: Seconds = 30.0
+    #: How a service logs: lines for people, or one JSON object per line.
+    log_format: Literal["text", "json"] = "text"
     #: ``HOST:PORT`` where a service answers ``/livez`` and ``/readyz``; empty: nowhere.
     health_address: str = ""
     #: Distributions, or ``kind:name``, that jobs may use; empty: every installed plugin.

@@ -13,6 +13,7 @@ from tilewright.protocol.messages import Envelope, StartJob, UnknownMessage, unp
 from tilewright.protocol.run import check_run, parse_task
 from tilewright.protocol.subjects import Stage, job_stream
 
+from . import logs
 from .assignment import Assignment, Desk
 from .dead import bury
 from .reporter import Reporter
@@ -126,9 +127,10 @@ class Worker:
         except InvalidMessage as error:
             await self._refuse(delivery, error)
         else:
-            assignment = Assignment(desk, delivery, envelope, start, process)
-            reporters.append(assignment.reporter)
-            outcome = await assignment.work()
+            with logs.about(envelope.run, envelope.task):
+                assignment = Assignment(desk, delivery, envelope, start, process)
+                reporters.append(assignment.reporter)
+                outcome = await assignment.work()
             if outcome is not None:
                 self._counts["cached" if outcome.cached else outcome.status] += 1
 
