@@ -157,6 +157,15 @@ def loaded() -> tuple[mapping.Layer, mapping.Machine]:
     return layers[0], machine
 
 
+def test_layers_are_named_in_full_or_in_part() -> None:
+    said = options.RunOptions(model="resnet50", target="simba")
+    assert [layer.name for layer in mapping.load(said, ("conv1",))[0]] == ["conv1"]
+    assert [layer.name for layer in mapping.load(said, ("fc", "layer2.0.conv", "layer2.0.conv1"))[0]] == [
+        "fc", "layer2.0.conv1", "layer2.0.conv2", "layer2.0.conv3",
+    ]  # fmt: skip
+    assert len(mapping.load(said, ())[0]) == 24
+
+
 def test_a_race_as_a_table() -> None:
     result = tilewright(*TOY, "--race", "cosa", "--seeds", "1", "--evals", "1", "--time", "1ms", "--layer", "layer0")
     assert result.exit_code == 0

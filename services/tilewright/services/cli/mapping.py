@@ -39,7 +39,7 @@ def _declared(*names: str, help: str, **more: Any) -> Any:
 DECLARED: dict[str, tuple[Any, Any]] = {
     "race": (str, _declared("--race", metavar="LIST", help="Race these mappers: best so far by evaluations and CPU seconds.")),
     "mapspace": (int, _declared("--mapspace", metavar="N", min=0, help="Draw N valid mappings per operator and show how they spread.")),
-    "layer": (list[str], _declared("--layer", metavar="NAME", help="Only layers with this in their name; repeatable.")),
+    "layer": (list[str], _declared("--layer", metavar="NAME", help="Only layers of this name, or with this in it; repeatable.")),
     "seeds": (int, _declared("--seeds", metavar="N", min=1, help="Searches per mapper and layer of a race.")),
     "plot": (Path | None, _declared("--plot", metavar="FILE", help="Draw it there: .svg, .pdf or .png (needs the extra plots).")),
 }
@@ -103,7 +103,7 @@ def start(said: options.RunOptions, asked: MapOptions) -> None:
 
 
 def load(said: options.RunOptions, words: Sequence[str]) -> tuple[list[Layer], Machine]:
-    """The distinct contractions of a model, those with one of `words` in their name, and the machine; all read here, on the client."""
+    """The distinct contractions of a model, those that `words` name or are part of, and the machine; all read here, on the client."""
     from tilewright.protocol import registry
     from tilewright.protocol.architecture import Constraints
 
@@ -125,7 +125,10 @@ def load(said: options.RunOptions, words: Sequence[str]) -> tuple[list[Layer], M
     for task in tasks:
         name = task.name if names.count(task.name) == 1 else f"{task.name} {shape(task.operator)}"
         layers.append(Layer(name, task.operator, task.count))
+    chosen: list[Layer] = []
     for word in words:
-        if not any(word in layer.name for layer in layers):
+        matches = [layer for layer in layers if layer.name == word] or [layer for layer in layers if word in layer.name]
+        if not matches:
             raise InvalidInput(f"--layer {word!r} does not exist{suggest(word, [layer.name for layer in layers])}")
-    return [layer for layer in layers if not words or any(word in layer.name for word in words)], machine
+        chosen += [layer for layer in matches if layer not in chosen]
+    return chosen or layers, machine
