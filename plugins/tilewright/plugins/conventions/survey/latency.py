@@ -2,7 +2,7 @@
 
 Operands are 8 bit wide; results are 32 bit wide where a non-linear operator reads them. The rows of a product are tiled at
 1024, so its second operand is read ``max(1, rows / 1024)`` times; its columns at `COLUMNS`, so the first operand is read once
-per tile of them. That reproduces all 21 values of Table 5.
+per tile of them. Scales and shifts of normalizations are 32 bit wide. That reproduces all 21 values of Table 5.
 
 An operation takes as long as the slower of its arithmetic and its bytes, which go over both buses, one after the other; a pass
 of the array takes 16 cycles, however few rows it has. Products of queries and keys read their operands anew for every
@@ -59,7 +59,7 @@ def _nonlinear(site: Site, outputs: float) -> float:
         return 0.0
     if function not in _WIDE_INPUTS:
         return float(sum(site.operator.elements(tensor.name) for tensor in site.operator.tensors))
-    vectors = 2.5 * site.operator.bounds["K"] if function == "layernorm" else 0.0
+    vectors = 2 * WIDE * site.operator.bounds["K"] if function == "layernorm" else 0.0  # scale and shift, 32 bit wide
     return (WIDE + 1.0) * outputs + vectors
 
 

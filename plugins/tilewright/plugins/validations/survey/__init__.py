@@ -33,7 +33,8 @@ class Survey:
         groups = {name: _report(file, [case for case in counted if case.group == name]) for name in dict.fromkeys(c.group for c in counted)}
         for case in counted:
             if not case.exact:
-                groups[f"miss: {case.name}: printed {case.printed}, counted {case.value:.6g}"] = _report(file, [case])
+                why = f" ({case.reason})" if case.reason else ""
+                groups[f"miss: {case.name}: printed {case.printed}, counted {case.value:.6g}{why}"] = _report(file, [case])
         for case in found:
             if case.erratum:
                 title = f"erratum: {case.name}: printed {case.printed}, counted {case.value:.6g} ({case.erratum})"

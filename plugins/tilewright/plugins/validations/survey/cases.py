@@ -32,6 +32,7 @@ class Printed(msgspec.Struct, frozen=True, rename={"table5": "table 5", "table12
     resnet50: dict[str, str] = {}
     errata: dict[str, str] = {}
     corrected: dict[str, str] = {}
+    misses: dict[str, str] = {}
 
 
 class Case(NamedTuple):
@@ -42,6 +43,8 @@ class Case(NamedTuple):
     printed: str
     value: float
     erratum: str = ""
+    #: Why it is missed, where that is known.
+    reason: str = ""
 
     @property
     def error(self) -> float:
@@ -70,14 +73,15 @@ def cases(printed: Printed, file: str) -> Iterator[Case]:
     try:
         for case in (*_figures(printed, ours), *_tables(printed, ours), *_table5(printed, ours), *_resnet(printed, ours)):
             if case.printed != "-":
-                yield case._replace(erratum=_erratum(printed, case.name))
+                yield case._replace(erratum=_said(printed.errata, case.name), reason=_said(printed.misses, case.name))
         yield from _corrected(printed, ours)
     except (KeyError, InvalidOperation, IndexError, ValueError) as error:
         raise InvalidInput(f"{file}: {error}; expected the form of {DATA.name}, which `tilewright validate survey` uses") from error
 
 
-def _erratum(printed: Printed, name: str) -> str:
-    return next((why for what, why in printed.errata.items() if name == what or name.startswith(f"{what} ")), "")
+def _said(about: dict[str, str], name: str) -> str:
+    """What is said about a number, or about all whose names begin like it."""
+    return next((why for what, why in about.items() if name == what or name.startswith(f"{what} ")), "")
 
 
 def _figures(printed: Printed, ours: Model) -> Iterator[Case]:
@@ -119,7 +123,7 @@ def _resnet(printed: Printed, ours: Model) -> Iterator[Case]:
     for row, values in printed.table12.items():
         window, c, k, side = (int(word) for word in row.split())
         sums = ours.stage(window, c, k, side)
-        for column, value in zip(("GFLOPs", "FLOPs per byte"), values.split(), strict=True):
+        for column, value in zip(("GFLOPs", "GMOPs", "FLOPs per byte"), values.split(), strict=True):
             yield Case("table 12", f"table 12 {window}x{window} {c}->{k} at {side} {column}", value, sums.figure(column))
     whole, fused = ours.sums("resnet50", 0), ours.sums("resnet50", 0, fused=True)
     share = 1 - whole["convolution"].cycles / whole["total"].cycles
