@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import msgspec
@@ -138,13 +139,21 @@ class Gemmini:
         loops = [each for each in host.matmul(task, machine) if isinstance(each, LoopMatmul)]
         return any(bool(loop.a_half) != bool(loop.b_half) for loop in loops)
 
-    def matmul(self, task: host.Matmul, machine: Machine, tiles: tiling.MatmulTiles | None = None, first_half: int = 0) -> Outcome:
-        """One ``tiled_matmul``."""
-        return run(machine, host.matmul(task, machine, tiles), first_half)
+    def matmul(
+        self, task: host.Matmul, machine: Machine, tiles: Sequence[int] | None = None, first_half: int = 0, modern: bool = True
+    ) -> Outcome:
+        """One ``tiled_matmul``, in `tiles` of i x j x k blocks; not `modern`: of the library of 2022."""
+        return run(machine, host.matmul(task, machine, None if tiles is None else tiling.MatmulTiles(*tiles), modern), first_half)
 
-    def conv(self, task: host.Conv, machine: Machine, tiles: tiling.ConvTiles | None = None, first_half: int = 0) -> Outcome:
-        """One ``tiled_conv``."""
-        return run(machine, host.conv(task, machine, tiles), first_half)
+    def conv(
+        self, task: host.Conv, machine: Machine, tiles: Sequence[int] | None = None, first_half: int = 0, modern: bool = True
+    ) -> Outcome:
+        """One ``tiled_conv``, in `tiles` as in `tiling.ConvTiles`; not `modern`: of the library of 2022."""
+        return run(machine, host.conv(task, machine, None if tiles is None else tiling.ConvTiles(*tiles), modern), first_half)
+
+    def machine(self, memory: dict[str, float], **fields: int) -> Machine:
+        """The default machine with other sizes, behind another memory."""
+        return Machine(memory=Memory(**memory), **fields)  # type: ignore[arg-type]
 
 
 def configure(options: Options) -> Machine:
