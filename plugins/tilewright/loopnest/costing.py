@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
+
 from tilewright.protocol.cost import AreaRow, Cost, EnergyRow, LatencyRow, TrafficRow
 from tilewright.protocol.errors import InvalidMapping
 from tilewright.protocol.mapping import Mapping
+from tilewright.protocol.workload import Operator
 
 from .batch import Batch
 from .energy import ACTIONS
 from .evaluate import Figures, figures
-from .problem import Problem
+from .problem import Problem, pad
 
 #: Version of the model: raised when any figure of a valid mapping changes.
 VERSION = 1
@@ -23,11 +26,20 @@ def model_name(problem: Problem) -> str:
 
 
 def cost(problem: Problem, mapping: Mapping) -> Cost:
-    """What a mapping costs.
+    """What a mapping costs. Under the semantics ``timeloop`` ragged loops run padded: what overruns the bounds is work like any other.
 
     Raises `InvalidMapping` naming level, dim and excess when it is not valid.
     """
+    if problem.semantics == "timeloop" and mapping.is_ragged:
+        problem = Problem(_padded(problem, mapping), problem.architecture, problem.constraints, problem.semantics, problem.conventions)
     return costs(problem, [mapping])[0]
+
+
+def _padded(problem: Problem, mapping: Mapping) -> Operator:
+    """The operator with the bounds of its ragged dims raised to the products of their factors."""
+    ragged = {loop.dim for level in mapping.levels for loop in (*level.spatial, *level.temporal) if loop.ragged}
+    pairs = zip(problem.operator.dims, pad(problem.operator, mapping).dims, strict=True)
+    return msgspec.structs.replace(problem.operator, dims=tuple(longer if dim.name in ragged else dim for dim, longer in pairs))
 
 
 def costs(problem: Problem, mappings: Sequence[Mapping]) -> list[Cost]:

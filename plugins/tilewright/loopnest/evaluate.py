@@ -8,6 +8,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from tilewright.protocol.cost import Objective, objective_value
+
 from .accesses import Traffic, account
 from .arrays import Array
 from .batch import Batch
@@ -69,7 +71,7 @@ def charge(nest: Nest, traffic: Traffic, keep: list[list[Array]]) -> Figures:
     words = crossing(nest, traffic, keep) if problem.has_networks else []
     computing = compute_cycles(nest)
     per_level = level_cycles(nest, traffic, computing)
-    per_network = network_cycles(nest, words) if words else {}
+    per_network = network_cycles(nest, traffic, words, keep) if words else {}
     apart = problem.conventions.latency == "first-load"
     cycles = computing
     for each in (*(per_level[:-1] if apart else per_level), *per_network.values()):
@@ -129,11 +131,10 @@ class Evaluation:
         """Energy-delay product, pJ x cycles, float64[B]."""
         return self.energy_pj * self.cycles
 
-    def objective(self, name: str) -> NDArray[np.float64]:
-        """``edp``, ``energy`` or ``latency`` as float64[B], infinite for invalid mappings."""
-        if name == "latency":
-            return np.where(self.valid, self.cycles.astype(np.float64), np.inf)
-        return self.edp if name == "edp" else self.energy_pj
+    def objective(self, name: Objective) -> NDArray[np.float64]:
+        """The value to minimize as float64[B], infinite for invalid mappings."""
+        energy, cycles = (np.where(self.valid, figure.astype(np.float64), 0.0) for figure in (self.energy_pj, self.cycles))
+        return np.where(self.valid, objective_value(name, energy, cycles), np.inf)
 
 
 def evaluate(batch: Batch) -> Evaluation:

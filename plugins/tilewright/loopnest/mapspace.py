@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tilewright.protocol.cost import Objective
+from tilewright.protocol.cost import Objective, objective_value
 from tilewright.protocol.plugin import Evaluation
 
 from .batch import Batch
@@ -97,7 +97,7 @@ class Mapspace:
             rule = problem.constraints.level(level.name)
             wide, high = problem.architecture.fanout(index)
             for kind, size in ((X, wide), (Y, high), (TEMPORAL, 0)):
-                if kind != TEMPORAL and size == 1:
+                if kind != TEMPORAL and (size == 1 or not problem.operator.is_contraction):
                     continue
                 names = rule.temporal_dims if kind == TEMPORAL else rule.spatial_dims
                 slots.append((index, kind))
@@ -368,6 +368,6 @@ def _pools(problem: Problem) -> list[tuple[list[int], Ints, int]]:
 
 def scores(evaluation: Evaluation, objective: Objective) -> NDArray[np.float64]:
     """``float64[B]``: the objective of each mapping, infinite where it is invalid."""
-    cycles = np.asarray(evaluation.cycles, dtype=np.float64)
-    value = {"edp": evaluation.energy_pj * cycles, "energy": evaluation.energy_pj, "latency": cycles}[objective]
-    return np.where(evaluation.valid, value, np.inf)
+    valid = np.asarray(evaluation.valid)
+    energy, cycles = (np.where(valid, np.asarray(figure, np.float64), 0.0) for figure in (evaluation.energy_pj, evaluation.cycles))
+    return np.where(valid, objective_value(objective, energy, cycles), np.inf)

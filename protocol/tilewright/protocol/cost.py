@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -11,7 +11,34 @@ from .mapping import Mapping
 from .workload import Operator
 
 Fidelity = Literal["analytical", "cycle", "measured"]
-Objective = Literal["edp", "energy", "latency"]
+#: What is minimized: energy x delay, one of them, energy x delay squared or energy squared x delay (more weight on one),
+#: or one first and the other among equals (energy to whole pJ).
+Objective = Literal["edp", "energy", "latency", "ed2p", "e2dp", "latency-then-energy", "energy-then-latency"]
+Number = TypeVar("Number")
+
+
+def objective_value(name: Objective, energy_pj: Number, cycles: Number) -> Number:
+    """The value to minimize, from energy and cycles: numbers, or arrays of float64.
+
+    The second of two objectives is squeezed into [0, 1), so that it decides where the first is equal.
+    """
+    energy: Any = energy_pj
+    delay: Any = cycles
+    value: Any = {
+        "edp": lambda: energy * delay,
+        "energy": lambda: energy,
+        "latency": lambda: delay,
+        "ed2p": lambda: energy * delay * delay,
+        "e2dp": lambda: energy * energy * delay,
+        "latency-then-energy": lambda: delay + _squeezed(energy),
+        "energy-then-latency": lambda: energy // 1 + _squeezed(delay),
+    }[name]()
+    return value  # type: ignore[no-any-return]
+
+
+def _squeezed(value: Any) -> Any:
+    """From [0, 2**64) to [0, 1), in the same order."""
+    return (value + 1) ** (1 / 64) - 1
 
 
 class EnergyRow(msgspec.Struct, frozen=True, array_like=True):
@@ -96,7 +123,7 @@ class Cost(msgspec.Struct, frozen=True, omit_defaults=True):
 
     def objective(self, name: Objective) -> float:
         """The value to minimize."""
-        return {"edp": self.edp, "energy": self.energy_pj, "latency": float(self.cycles)}[name]
+        return objective_value(name, self.energy_pj, float(self.cycles))
 
 
 class Claim(msgspec.Struct, frozen=True, omit_defaults=True):

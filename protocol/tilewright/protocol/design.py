@@ -7,7 +7,7 @@ import math
 import msgspec
 
 from .architecture import Architecture
-from .cost import Claim, Objective, Schedule
+from .cost import Claim, Objective, Schedule, objective_value
 
 
 class Core(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -53,7 +53,7 @@ class Design(msgspec.Struct, frozen=True, omit_defaults=True):
 
     def value(self) -> float:
         """The objective's value."""
-        return {"edp": self.edp, "energy": self.energy_pj, "latency": float(self.cycles)}[self.objective]
+        return objective_value(self.objective, self.energy_pj, float(self.cycles))
 
 
 class FrontPoint(msgspec.Struct, frozen=True, omit_defaults=True):

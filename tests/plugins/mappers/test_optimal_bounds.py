@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -143,6 +144,15 @@ def test_bound_is_below_every_mapping(operator: Operator, machine: Architecture,
     assert bound >= 0.7 * best
 
 
+@pytest.mark.parametrize("objective", ["ed2p", "e2dp", "latency-then-energy", "energy-then-latency"])
+@pytest.mark.parametrize("operator", [OPERATORS["matmul"], OPERATORS["strided"]], ids=["matmul", "strided"])
+def test_bound_of_objectives_that_weigh_or_rank(operator: Operator, objective: Objective) -> None:
+    problem = ln.Problem(operator, MACHINES["uneven"])
+    best, batch, index = best_of_all(problem, objective)
+    bound = least_bound(problem, objective, batch, index)
+    assert 0.6 * best <= bound <= best * (1 + 1e-9)
+
+
 @pytest.mark.parametrize("operator", OPERATORS.values(), ids=OPERATORS)
 def test_nests_cost_what_their_plan_says(operator: Operator) -> None:
     """Without the credit for related loops, the value of a plan is the energy of the nest read back from it (or a little more)."""
@@ -199,7 +209,7 @@ def test_bound_is_below_every_mapping_of_drawn_problems(data: st.DataObject) -> 
         levels.append(level(f"L{at}", draw(st.sampled_from([4, 8, 12, 40])), keeps, 0.3 * 4**at, mesh=mesh, **{port: bandwidth}))
     levels.append(level("DRAM", None, (W, I, O), 40.0, shared_bandwidth=draw(st.sampled_from([0.25, 1.0, 1000.0]))))
     machine = Architecture("drawn", Compute("MAC", meshes[0], meshes[0], energy_pj=0.2), tuple(levels))
-    objective: Objective = draw(st.sampled_from(["edp", "energy", "latency"]))
+    objective: Objective = draw(st.sampled_from(get_args(Objective)))
     problem = ln.Problem(operator, machine)
     try:
         best, batch, index = best_of_all(problem, objective)

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 #: The stages, as `tilewright.protocol.subjects.STAGES` has them (a test compares); stated here to keep ``--help`` light.
 ALL: tuple[Stage, ...] = ("profile", "map", "codesign", "kernel", "simulate")
 
+#: As `tilewright.protocol.cost.Objective` has them (a test compares).
+Objective = Literal["edp", "energy", "latency", "ed2p", "e2dp", "latency-then-energy", "energy-then-latency"]
+
 WHAT, SEARCH, OUTPUT = "What to run", "How to search", "What to show"
 
 
@@ -31,7 +34,7 @@ class RunOptions:
     option: Sequence[str] = ()
     parameter: Sequence[str] = ()
     stages: str = ""
-    objective: Literal["edp", "energy", "latency"] = "edp"
+    objective: Objective = "edp"
     mapper: str = "portfolio"
     mapper_option: Sequence[str] = ()
     evaluations: int | None = None

@@ -67,5 +67,5 @@ def ratio(value: float) -> str:
 
 
 def objective_value(objective: str, value: float) -> str:
-    """A value of an objective in its unit."""
-    return {"edp": edp, "energy": energy, "latency": cycles}[objective](value)
+    """A value of an objective in its unit; plain where the objective has none."""
+    return {"edp": edp, "energy": energy, "latency": cycles}.get(objective, "{:.6g}".format)(value)

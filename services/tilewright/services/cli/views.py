@@ -118,7 +118,7 @@ def choose(run: str, request: RunRequest | None, *, json: bool) -> View:
 def best(figures: dict[str, float], objective: str) -> str:
     """The best value a search has reported, with its gap and effort; empty when it has reported none."""
     parts = []
-    value = figures.get({"edp": "edp", "energy": "energy_pj", "latency": "cycles"}[objective])
+    value = figures.get({"edp": "edp", "energy": "energy_pj", "latency": "cycles"}.get(objective, objective))
     if value is not None:
         parts.append(f"best {units.objective_value(objective, value)}")
     if (gap := figures.get("gap")) is not None:

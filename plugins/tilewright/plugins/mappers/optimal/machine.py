@@ -20,9 +20,18 @@ from .spatial import Block, Chosen, Split, Units, Windows
 class Machine:
     """A plan with the tables that it needs."""
 
-    def __init__(self, problem: ln.Problem, lattice: Lattice, windows: Windows, blocks: list[Block], *, related: bool = True) -> None:
+    def __init__(
+        self,
+        problem: ln.Problem,
+        lattice: Lattice,
+        windows: Windows,
+        blocks: list[Block],
+        *,
+        related: bool = True,
+        sliding: bool = True,
+    ) -> None:
         self.problem, self.lattice, self.blocks = problem, lattice, blocks
-        self.plan = Plan(problem, windows, related=related)
+        self.plan = Plan(problem, windows, related=related, sliding=sliding)
         self._feasible = [self._fits(level) for level in range(len(problem.levels))]
         self._boxes = [lattice.box(fits) for fits in self._feasible]
         unit = NOTHING if _gapless(problem) else windows.sliding(self.plan.windowed)
@@ -38,6 +47,8 @@ class Machine:
             self.fewest[t] = min(self.fewest.get(t, np.inf), float(table.min()))
         self._related = {op.window: self._relation(op.subject, op.window) for op in self.plan.ops if op.kind == "relate"}
         self._last = {register: at for at, op in enumerate(self.plan.ops) for register in op.inputs}
+        #: Array elements written so far: what the work of a plan is proportional to.
+        self.work = 0
 
     def _fits(self, level: int) -> Bools:
         """Points whose tile fits a level, by itself and with nothing else in its pool."""
@@ -72,6 +83,7 @@ class Machine:
             inputs = [registers[r] for r in op.inputs]
             mine = [self._last[r] == at for r in op.inputs]
             registers[at] = self._run(op, inputs, mine, chosen, units, costs)
+            self.work += registers[at].size
             for r, over in zip(op.inputs, mine, strict=True):
                 if over:
                     del registers[r]
@@ -176,6 +188,7 @@ class Machine:
         registers: list[Floats] = []
         for op in self.plan.ops:
             registers.append(self._run(op, [registers[r] for r in op.inputs], [False] * len(op.inputs), chosen, units, costs))
+            self.work += registers[-1].size
         at = tuple(0 for _ in self.lattice.axes)
         if not np.isfinite(registers[self.plan.result][(*at, 0)]):
             return None

@@ -58,16 +58,17 @@ class Plan:
     """Operations that end in the cost of the cheapest nest.
 
     Without `related`, a second loop along a window is never credited: then the cost is one that the nest surely has, no bound.
+    With `sliding` false the tensor with sliding windows is left out: what it costs is not counted.
     """
 
-    def __init__(self, problem: ln.Problem, windows: Windows, *, related: bool = True) -> None:
+    def __init__(self, problem: ln.Problem, windows: Windows, *, related: bool = True, sliding: bool = True) -> None:
         self.problem, self.windows, self._related = problem, windows, related
         self.ops: list[Op] = []
         self._known: dict[Op, int] = {}
-        self._inner = [kept[:-1] for kept in kept_levels(problem)]
+        self._inner = [kept[:-1] if sliding or not windows.ranks[t] else [] for t, kept in enumerate(kept_levels(problem))]
         self._moving = [frozenset(d for d in range(len(problem.dims)) if row[d] and problem.bounds[d] > 1) for row in problem.relevant]
         #: The tensor with sliding windows; -1: none.
-        self.windowed = next((t for t, ranks in enumerate(windows.ranks) if ranks), -1)
+        self.windowed = next((t for t, ranks in enumerate(windows.ranks) if ranks and sliding), -1)
         self._ends: dict[State, list[int]] = defaultdict(list)
         state: dict[State, int] = {(NO_RUN, NO_SLIDE): self._op(Op("start"))}
         for level in range(len(problem.levels) - 1, -1, -1):

@@ -1,52 +1,40 @@
 """Bounds on all spatial configurations at once, then one by one on those that the first bounds leave.
 
-For one configuration, the cheapest nest's energy is a plan's result (`machine`). A plan run once for "any configuration" gives
-the least that the variable part of the energy can be; with each configuration's own constants, which are exact, that bounds
-tens of thousands of them in one go and leaves a few dozen, which get a plan of their own, the most promising first.
+For one configuration, the cheapest nest's energy is a plan's result (`machine`). What a configuration fetches in any case, with
+its own prices and constants, bounds tens of thousands of them in one go; so does a plan run once for "any configuration". That
+leaves a few dozen, which get a plan of their own, the most promising first.
 
 The latency is at least the compute cycles, and at least what the port that limits the best mapping so far needs, which is linear
-in the same refetch counts. For the product of both, the plan is run for the energy alone, for the port alone, and for their
+in the same refetch counts. For objectives of both, the plan is run for the energy alone, for the port alone, and for their
 sum at the best mapping's exchange rate: a nest with latency D has energy of at least the larger of the first and
-``sum - rate x D``, so the product is least at an end of one of these two pieces.
+``sum - rate x D``. Objectives of both grow with energy and latency and have their least value along a falling line at one of
+its ends (all but ``energy-then-latency``, where the sum is not used), so the bound is that at an end of one of these two pieces.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 
 from tilewright import loopnest as ln
-from tilewright.protocol.cost import Cost, Objective
+from tilewright.protocol.cost import Cost, Objective, objective_value
 from tilewright.protocol.mapping import Mapping
 
-from .charges import Charges, Linear, charges
-from .lattice import Floats, Lattice
+from .charges import Charges, Fetch, Linear, charges
+from .ground import Ground
+from .lattice import Floats
 from .machine import Machine
-from .spatial import Chosen, Units, Windows, blocks
+from .spatial import Chosen, Units
 
-#: Array elements treated at once by a plan, and configurations bounded at once.
-ELEMENTS, CHUNK = 400_000, 50_000
-
-
-#: More configurations than this are not bounded.
-MOST = 20_000_000
-
-
-def unsupported(problem: ln.Problem) -> str:
-    """Why a problem cannot be bounded; empty when it can."""
-    windows = Windows(problem)
-    moved = problem.relevant.sum(axis=0)
-    if not problem.operator.is_contraction:
-        return f"the function {problem.operator.function} is not a contraction"
-    if sum(bool(ranks) for ranks in windows.ranks) > 1 or windows.ranks[problem.output]:
-        return "more than one tensor, or the result, has sliding windows"
-    for d, name in enumerate(problem.dims):
-        if problem.bounds[d] > 1 and moved[d] < len(problem.tensors) - 1:
-            return f"the dim {name} moves fewer than {len(problem.tensors) - 1} tensors"
-    configurations = np.prod([float(len(block.splits)) for block in blocks(problem, windows)])
-    return f"{configurations:.2g} spatial configurations" if configurations > MOST else ""
+#: Array elements treated at once by a plan.
+ELEMENTS = 400_000
+#: Array elements that listing one configuration takes.
+LISTED = 20
+#: Configurations that may as well be bounded one by one.
+FEW = 16
 
 
 class Bounded(NamedTuple):
@@ -56,25 +44,46 @@ class Bounded(NamedTuple):
     bounds: Floats
 
 
-class Bounds:
-    """Lower bounds on one problem's objective."""
+class Least(NamedTuple):
+    """The least of what some fetches cost, over all nests of all configurations."""
 
-    def __init__(self, problem: ln.Problem, objective: Objective) -> None:
+    counted: Linear
+    low: float
+
+
+class Bounds:
+    """Lower bounds on one problem's objective; `ground` may be that of a problem which differs in what levels keep."""
+
+    def __init__(self, problem: ln.Problem, objective: Objective, ground: Ground | None = None) -> None:
         self.problem, self.objective = problem, objective
-        self._windows = windows = Windows(problem)
-        self._lattice = Lattice(problem)
-        self._blocks = blocks(problem, windows)
-        self._machine = Machine(problem, self._lattice, windows, self._blocks)
-        self._sure = Machine(problem, self._lattice, windows, self._blocks, related=False)
-        self._elements = [float(self._lattice.words(t)[self._lattice.top]) for t in range(len(problem.tensors))]
-        self._choices = [len(block.splits) for block in self._blocks]
-        #: Configurations.
-        self.count = int(np.prod([float(n) for n in self._choices]))
+        self._ground = ground or Ground(problem)
+        self._machine = self._plan()
         #: How many a plan treats at once.
-        self.width = max(1, ELEMENTS // int(np.prod(self._lattice.shape)))
+        self.width = max(1, ELEMENTS // int(np.prod(self._ground.lattice.shape)))
         self._port: tuple[int, str] | None = None
         #: pJ per cycle at the best mapping so far.
         self._rate = 0.0
+        self._listed = 0
+
+    def _plan(self, *, related: bool = True, sliding: bool = True) -> Machine:
+        ground = self._ground
+        return Machine(self.problem, ground.lattice, ground.windows, ground.blocks, related=related, sliding=sliding)
+
+    @cached_property
+    def _sure(self) -> Machine:
+        """The plan whose nests cost what it says, or less."""
+        return self._plan(related=False)
+
+    @cached_property
+    def _brief(self) -> Machine:
+        """The much shorter plan in which the tensor with sliding windows is not counted."""
+        return self._plan(sliding=False)
+
+    @property
+    def work(self) -> int:
+        """Array elements written so far, by plans and where configurations are listed."""
+        machines = [self.__dict__[name] for name in ("_machine", "_sure", "_brief") if name in self.__dict__]
+        return self._listed + sum(int(machine.work) for machine in machines)
 
     def aim(self, cost: Cost) -> None:
         """Make the bounds tight around the cost of a mapping: at the port that limits it, and at its exchange rate."""
@@ -94,46 +103,51 @@ class Bounds:
             }
             self._port = level, max(cycles, key=lambda port: cycles[port])
 
-    def rough(self, below: float) -> Bounded:
-        """Bounds on all configurations from plans run once for any of them; only those under `below` are returned."""
-        units = Units.best(self._blocks)
-        costs = charges(self.problem, units, self._elements)
-        least = {name: self._machine.least(None, units, linear)[0] for name, linear in self._wanted(costs).items()}
-        chosen, bounds = [], []
-        for first in range(0, self.count, CHUNK):
-            part = np.array(np.unravel_index(np.arange(first, min(self.count, first + CHUNK)), self._choices))
-            found = self._from_any(part, costs, least)
-            near = np.flatnonzero(found < below)
-            chosen.append(part[:, near])
-            bounds.append(found[near])
-        return _sorted(np.concatenate(chosen, axis=1), np.concatenate(bounds))
+    def rough(self, below: float, share: tuple[int, int] = (0, 1)) -> Bounded:
+        """Bounds on all configurations (of a share of them); only those under `below` are returned.
+
+        Every fetch counts with what is compulsory for a configuration, whatever the nest. Where that leaves many, a plan
+        run once for any configuration may show that not all fetches can be so few at once.
+        """
+        base = self._wanted(self._charges(None))
+        least = {name: [Least(Linear(1), 0.0)] for name in base}
+        self._listed += LISTED * self._ground.count // share[1]
+        found = [self._from_any(chosen, least, below) for chosen in self._ground.configurations(self.objective, below, share)]
+        for name, linear in base.items():
+            if sum(len(part.bounds) for part in found) > FEW:
+                least[name].append(Least(linear, self._machine.least(None, Units.best(self._ground.blocks), linear)[0]))
+                found = [self._from_any(part.chosen, least, below) for part in found]
+        if not found:
+            return Bounded(np.zeros((len(self.problem.levels), 0), dtype=np.int64), np.zeros(0))
+        return _sorted(np.concatenate([part.chosen for part in found], axis=1), np.concatenate([part.bounds for part in found]))
 
     def tight(self, chosen: Chosen, below: float) -> Bounded:
         """Bounds on some configurations from plans of their own; only those under `below` are returned."""
-        units = Units.of(self._blocks, chosen)
-        costs = charges(self.problem, units, self._elements)
         known: dict[str, Floats] = {}
-        near = np.arange(chosen.shape[1])
-        bounds: Floats = costs.steps if self.objective == "latency" else np.zeros(len(near))
-        # One plan after the other, each only for those that the earlier ones left.
-        for name in self._wanted(costs):
-            part = Units.of(self._blocks, chosen[:, near])
-            linear = self._wanted(charges(self.problem, part, self._elements))[name]
-            known = {key: values[near] if len(values) != len(near) else values for key, values in known.items()}
-            known[name] = self._machine.least(chosen[:, near], part, linear) + linear.constant
-            bounds = self._combined(costs.steps[near], known)
-            keep = bounds < below
-            near, bounds = near[keep], bounds[keep]
-            known = {key: values[keep] for key, values in known.items()}
-            if not len(near):
-                break
-        return _sorted(chosen[:, near], bounds)
+        bounds = np.zeros(chosen.shape[1])
+        machines = [self._brief, self._machine] if any(self._ground.windows.ranks) else [self._machine]
+        # One plan after the other, the short one first, each only for those that the earlier ones left.
+        for machine in machines:
+            for name in self._wanted(self._charges(None)) or [""]:
+                units = Units.of(self._ground.blocks, chosen)
+                costs = self._charges(chosen)
+                if name:
+                    linear = self._wanted(costs)[name]
+                    least = machine.least(chosen, units, linear) + linear.constant + self._compulsory(linear, units, machine)
+                    known[name] = np.maximum(known[name], least) if name in known else least
+                bounds = self._combined(costs.steps, known)
+                keep = bounds < below
+                chosen, bounds = chosen[:, keep], bounds[keep]
+                known = {key: values[keep] for key, values in known.items()}
+                if not len(bounds):
+                    return Bounded(chosen, bounds)
+        return _sorted(chosen, bounds)
 
     def nests(self, chosen: Chosen) -> Iterator[Mapping]:
         """The cheapest nests of one configuration: for the energy, and for what `aim` looks at; as bounded, and as they surely cost."""
-        units = Units.of(self._blocks, chosen)
-        costs = charges(self.problem, units, self._elements)
-        machines = [self._sure, self._machine] if any(self._windows.ranks) else [self._sure]
+        units = Units.of(self._ground.blocks, chosen)
+        costs = self._charges(chosen)
+        machines = [self._sure, self._machine] if any(self._ground.windows.ranks) else [self._sure]
         for linear in self._wanted(costs).values() or [costs.energy]:
             for machine in machines:
                 mapping = machine.nest(chosen, units, linear)
@@ -142,9 +156,15 @@ class Bounds:
 
     def surely(self, chosen: Chosen) -> tuple[float, Mapping | None]:
         """The least energy of one configuration that some nest has for certain (pJ), and that nest."""
-        units = Units.of(self._blocks, chosen)
-        energy = charges(self.problem, units, self._elements).energy
+        units = Units.of(self._ground.blocks, chosen)
+        energy = self._charges(chosen).energy
         return float(self._sure.least(chosen, units, energy)[0] + energy.constant[0]), self._sure.nest(chosen, units, energy)
+
+    def _charges(self, chosen: Chosen | None) -> Charges:
+        """What some configurations cost; of the one column that is as good as any, when none are given."""
+        ground = self._ground
+        units = Units.best(ground.blocks) if chosen is None else Units.of(ground.blocks, chosen)
+        return charges(self.problem, units, ground.elements)
 
     def _wanted(self, costs: Charges) -> dict[str, Linear]:
         """What plans are run for, in the order in which they tighten the bound."""
@@ -153,42 +173,55 @@ class Bounds:
             found["energy"] = costs.energy
         if self.objective != "energy" and self._port is not None:
             found["port"] = costs.ports[self._port]
-            if self.objective == "edp":
+            if self.objective not in ("latency", "energy-then-latency"):
                 found["both"] = _sum(costs.energy, found["port"], self._rate)
         return found
 
-    def _from_any(self, chosen: Chosen, any_: Charges, least: dict[str, float]) -> Floats:
-        """``[N]``: bounds from what a plan found for the best of anything, plus what each configuration must pay on top."""
-        units = Units.of(self._blocks, chosen)
-        costs = charges(self.problem, units, self._elements)
-        known = {}
-        for name, linear in self._wanted(costs).items():
-            base = self._wanted(any_)[name]
-            known[name] = linear.constant + least[name]
-            for (level, tensor), weight in linear.weights.items():
-                # Instances that hold other words than their neighbours fetch this much at least, whatever the nest.
-                compulsory = self._machine.fewest[tensor] * units.alike[level + 1 :, tensor].prod(axis=0)
-                known[name] = known[name] + (weight - base.weights[level, tensor]) * compulsory
-        return self._combined(costs.steps, known)
+    def _from_any(self, chosen: Chosen, least: dict[str, list[Least]], below: float) -> Bounded:
+        """Bounds from what a plan found for the best of anything, plus what each configuration must pay on top; those under `below`."""
+        units = Units.of(self._ground.blocks, chosen)
+        costs = charges(self.problem, units, self._ground.elements)
+        known: dict[str, Floats] = {}
+        wanted = self._wanted(costs)
+        for name, lows in least.items():
+            for counted, low in lows:
+                bound = wanted[name].constant + low
+                for fetch, weight in wanted[name].weights.items():
+                    bound = bound + (weight - counted.weights.get(fetch, 0.0)) * self._fewest(fetch, units)
+                known[name] = np.maximum(known[name], bound) if name in known else bound
+        bounds = self._combined(costs.steps, known)
+        near = bounds < below
+        return Bounded(chosen[:, near], bounds[near])
+
+    def _fewest(self, fetch: Fetch, units: Units) -> Floats:
+        """``[N]``: words fetched whatever the nest: instances that hold other words than their neighbours fetch them all."""
+        level, tensor = fetch
+        words: Floats = self._machine.fewest[tensor] * units.alike[level + 1 :, tensor].prod(axis=0)
+        return words
+
+    def _compulsory(self, linear: Linear, units: Units, machine: Machine) -> Floats:
+        """``[N]``: what the fetches cost at least that a machine does not count."""
+        missed = [fetch for fetch in linear.weights if fetch[1] not in machine.fewest]
+        return sum((linear.weights[fetch] * self._fewest(fetch, units) for fetch in missed), np.zeros(units.units.shape[1]))
 
     def _combined(self, steps: Floats, known: dict[str, Floats]) -> Floats:
         """``[N]``: bounds on the objective from bounds on energy, port cycles, and their weighted sum, as far as known."""
         # Cycles are whole numbers; the factor is for the rounding of the sums above.
         latency = np.maximum(steps, np.ceil(known["port"] * (1 - 1e-12))) if "port" in known else steps
-        if self.objective == "latency":
-            return latency
+        if "energy" not in known:
+            return latency if self.objective == "latency" else np.zeros(len(steps))
         energy = known["energy"]
-        if self.objective == "energy":
-            return energy
-        if "both" not in known:
-            return energy * latency
-        total, rate = known["both"], self._rate
-        with np.errstate(invalid="ignore"):
+        possible = np.isfinite(energy) & np.isfinite(latency)
+        energy, latency = np.where(possible, energy, 0.0), np.where(possible, latency, 1.0)
+        bounds = objective_value(self.objective, energy, latency)
+        if "both" in known:
+            total, rate = np.where(possible, known["both"], 0.0), self._rate
             turn = (total - energy) / rate
             last = np.maximum(latency, np.floor(turn))
-            ends = [d * np.maximum(energy, total - rate * d) for d in (latency, last)]
-            bounds: Floats = np.minimum(np.minimum(*ends), np.maximum(latency, np.ceil(turn)) * energy)
-        return np.where(np.isfinite(energy), bounds, np.inf)
+            ends = [(np.maximum(energy, total - rate * delay), delay) for delay in (latency, last)]
+            ends.append((energy, np.maximum(latency, np.ceil(turn))))
+            bounds = np.minimum.reduce([objective_value(self.objective, *end) for end in ends])
+        return np.where(possible, bounds, np.inf)
 
 
 def _sorted(chosen: Chosen, bounds: Floats) -> Bounded:

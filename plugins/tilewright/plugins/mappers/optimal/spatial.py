@@ -28,6 +28,9 @@ class Block(NamedTuple):
 
     #: Per class vector, the loops that realize it.
     splits: tuple[tuple[Split, ...], ...]
+    #: ``[V, C]``: the class vectors, and ``[C]`` the product of all bounds of each class.
+    vectors: Floats
+    whole: Floats
     #: ``[V]``: units in use.
     units: Floats
     #: ``[T, V]``: units with equal coordinates in every dim of the tensor.
@@ -63,6 +66,7 @@ def blocks(problem: ln.Problem, windows: Windows) -> list[Block]:
     relevant = problem.relevant
     key_of = {d: (tuple(relevant[:, d].tolist()), d in windows.taps) for d in range(len(problem.dims)) if problem.bounds[d] > 1}
     classes = sorted(set(key_of.values()))
+    whole = np.array([np.prod([float(problem.bounds[d]) for d, own in key_of.items() if own == key]) for key in classes])
     found = []
     for level in range(len(problem.levels)):
         groups: dict[tuple[int, ...], list[Split]] = defaultdict(list)
@@ -84,7 +88,8 @@ def blocks(problem: ln.Problem, windows: Windows) -> list[Block]:
                 sharing[t] *= taps * outs / (taps + outs - 1)
             if not problem.shares(level, t):
                 sharing[t] = 1.0
-        found.append(Block(tuple(tuple(groups[v]) for v in sorted(groups)), vectors.prod(axis=1), alike, sharing, _reach(groups)))
+        splits = tuple(tuple(groups[v]) for v in sorted(groups))
+        found.append(Block(splits, vectors, whole, vectors.prod(axis=1), alike, sharing, _reach(groups)))
     return found
 
 
