@@ -234,7 +234,12 @@ class _Figures:
         )
         terms = [compute, *(self.level_cycles(i) for i in range(len(self.problem.levels)))]
         terms += [
-            Explanation(f"{self.problem.levels[i]} network.cycles", int(each[0]), "cycles", "words over the network / its bandwidth")
+            Explanation(
+                f"{self.problem.levels[i]} network.cycles",
+                int(each[0]),
+                "cycles",
+                "words over the network / its bandwidth; with routers, flits over its busiest link and one packet's hops",
+            )
             for i, each in self.result.network_cycles.items()
         ]
         formula = "the slowest resource"

@@ -39,6 +39,8 @@ class Nest:
     steps: Array
     #: Units along X and along Y of each spatial block, [B] each; only in exact nests.
     mesh: list[tuple[Array, Array]] = field(default_factory=list)
+    #: Spatial factors along X, 1 for loops along Y, [A, B] each; only in exact nests.
+    across: list[Array] = field(default_factory=list)
 
     @classmethod
     def of(cls, xp: Namespace, problem: Problem, temporal: Array, spatial: Array, order: Array) -> Nest:
@@ -77,8 +79,9 @@ class Nest:
         nest = cls.of(xp, problem, temporal, spatial, order.transpose(1, 2, 0).copy())
         if problem.needs_mesh:
             on_y = batch.axis[:, :, active].transpose(1, 2, 0) != 0
-            along = (np.where(on_y, 1, spatial).prod(axis=1), np.where(on_y, spatial, 1).prod(axis=1))
-            return replace(nest, mesh=list(zip(*along, strict=True)))
+            across = np.where(on_y, 1, spatial)
+            along = (across.prod(axis=1), np.where(on_y, spatial, 1).prod(axis=1))
+            return replace(nest, mesh=list(zip(*along, strict=True)), across=list(across))
         return nest
 
 

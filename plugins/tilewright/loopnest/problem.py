@@ -169,13 +169,15 @@ class Problem:
 
     @property
     def has_networks(self) -> bool:
-        """Does any network have a bandwidth or a price?"""
-        return any(level.network and level.network.bandwidth is not None for level in self.architecture.levels) or any(self.prices.hop)
+        """Does any network have a bandwidth, routers or a price?"""
+        networks = [level.network for level in self.architecture.levels if level.network is not None]
+        return any(each.bandwidth is not None or each.flit_bits is not None for each in networks) or any(self.prices.hop)
 
     @property
     def needs_mesh(self) -> bool:
         """Does any figure depend on the mesh axes of spatial loops?"""
-        return self.conventions.latency == "first-load" or any(self.prices.hop)
+        routed = any(level.network is not None and level.network.flit_bits is not None for level in self.architecture.levels)
+        return self.conventions.latency == "first-load" or any(self.prices.hop) or routed
 
     @property
     def largest_count(self) -> int:

@@ -118,7 +118,8 @@ def evaluate_real(problem: Problem, temporal: Tensor, spatial: Tensor, order: An
     conventions that see more than factors, orders and keep sets.
     """
     if problem.conventions.peer_transfers or problem.needs_mesh:
-        raise InvalidInput("evaluate_real: peer transfers, first-load latency and priced networks need exact mappings; use evaluate")
+        what = "peer transfers, first-load latency, priced and routed networks"
+        raise InvalidInput(f"evaluate_real: {what} need exact mappings; use evaluate")
     active = problem.active
     order = torch.as_tensor(order).to(torch.int64)
     keep = torch.as_tensor(keep)

@@ -58,6 +58,10 @@ class Network(msgspec.Struct, frozen=True, omit_defaults=True):
     reduction: bool = True
     #: pJ per word and hop.
     hop_energy_pj: Price = 0.0
+    #: Bits of a flit: the children are nodes of a mesh of routers whose links move one flit per cycle. None: no mesh is modelled.
+    flit_bits: Positive | None = None
+    #: Flits of data in a packet, beside its one header flit.
+    payload_flits: Positive = 4
 
 
 class Level(msgspec.Struct, frozen=True, omit_defaults=True):
