@@ -266,6 +266,25 @@ def test_measured_on_this_cpu(tmp_path: Path) -> None:
         TORCH.measure(f"{MODELS}::misfit", {}, 1)
 
 
+def test_this_cpu_is_a_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its rates are operations and bytes over seconds."""
+    from tilewright.plugins.frontends.torch_graph import calibrating
+
+    monkeypatch.setattr(calibrating, "SIDE", 64)
+    monkeypatch.setattr(calibrating, "WORDS", 1 << 12)
+    monkeypatch.setattr(calibrating, "_best", lambda work: 0.5 if work() is not None else 0.0)
+    machine = TORCH.calibrate()
+    assert (machine.name, machine.peak(16), machine.memories[-1].bytes_per_second) == ("this-cpu", 2 * 64**3 / 0.5, 2 * 4 * 4096 / 0.5)
+    assert "products of 64 x 64" in machine.source
+
+
+def test_best_of_some_rounds() -> None:
+    from tilewright.plugins.frontends.torch_graph import calibrating
+
+    runs: list[int] = []
+    assert calibrating._best(lambda: runs.append(1)) > 0 and len(runs) == calibrating.ROUNDS + 1
+
+
 def test_what_does_not_fit_into_memory_is_not_tried() -> None:
     with torch.device("meta"):
         huge = torch.nn.Linear(1 << 22, 1 << 22)

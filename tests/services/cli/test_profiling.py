@@ -16,7 +16,7 @@ from tilewright.protocol import registry
 from tilewright.protocol.errors import InvalidInput
 from tilewright.protocol.messages import Profile, ProfileJob, RunRequest
 from tilewright.protocol.plugin import Options
-from tilewright.protocol.profile import Analysis, Machine, Measured, Measurement, Memory, Peak
+from tilewright.protocol.profile import Analysis, Machine, Measured, Measurement, Memory, Peak, Point, Prediction, Row
 from tilewright.protocol.run import RunState, StageState
 from tilewright.protocol.workload import Workload, matmul
 from tilewright.services import profiler
@@ -154,6 +154,27 @@ def test_measurements() -> None:
     text = text_of(measuring.table(found, (MACHINE,)))
     assert "4.00 Gop/s" in text and "0.4 %" in text and "50.0" in text
     assert "500 ms of processor time (median; spread 2.0 % over 3 runs, load 1.5)" in text
+
+
+def test_measured_times_stand_beside_those_at_the_roofline(capsys: pytest.CaptureFixture[str]) -> None:
+    """Products with the softmax that torch's attention contains, everything else, and both: shares of what the roofline allows."""
+    found = Measurement("net", 1.0, 0.0, 3, 1.0, (Measured("aten::addmm 2x3", 2, 0.5, 1.0), Measured("aten::gelu 2x4", 1, 0.25, 0.0)))
+    this = Machine("this-cpu", (Peak(32, 1e9),), (Memory("memory", 1e9),))
+
+    def row(function: str, count: int, seconds: float) -> Row:
+        return Row("", "", function, "", count, 0, 0, 0, predictions=(Prediction("gemmini", 9.0, ""), Prediction("this-cpu", seconds, "")))
+
+    point = Point({}, (row("contraction", 3, 0.1), row("softmax", 1, 0.05), row("gelu", 2, 0.05)))
+    sums = measuring.against(found, "this-cpu", point)
+    assert {name: tuple(round(each, 9) for each in pair) for name, pair in sums.items()} == {
+        "products, convolutions, attention": (0.5, 0.35), "everything else": (0.5, 0.1), "total": (1.0, 0.45)
+    }  # fmt: skip
+    assert "70.0 %" in text_of(measuring.comparison(sums, this)) and "45.0 %" in text_of(measuring.comparison(sums, this))
+    measuring.show(found, this, (), json=True)
+    measuring.compare(found, this, point, json=True)
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert lines[0]["measured"]["seconds"] == 1.0 and lines[0]["machine"]["name"] == "this-cpu"
+    assert lines[1]["against_roofline"]["everything else"]["measured_s"] == 0.5
 
 
 def test_sweeps_over_what_the_client_loads(tmp_path: Path) -> None:

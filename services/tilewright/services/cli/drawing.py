@@ -12,6 +12,7 @@ from tilewright.protocol.bus import Bus
 from tilewright.protocol.errors import InvalidInput
 from tilewright.protocol.messages import Profile
 from tilewright.protocol.profile import Machine, Point
+from tilewright.protocol.run import RunState
 
 from ..runtime import runs as stored
 from . import connect, console
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def write(run: str, folder: Path | None, page: Path | None) -> None:
-    """Draw a finished run's profile into a folder, as SVG, and as one HTML page."""
+def fetch(run: str) -> tuple[RunState, Profile]:
+    """State and profile of a finished run."""
 
     async def work(bus: Bus) -> stored.RunView | None:
         return await stored.load_run(bus, run)
@@ -31,10 +32,15 @@ def write(run: str, folder: Path | None, page: Path | None) -> None:
     view = connect.talk(work)
     report = gather(view.state, view.answers, {record.task: record for record in view.records}) if view is not None else None
     if report is None or report.profile is None or not report.profile.points:
-        raise InvalidInput("--plots and --html: the run has no profile of settings, expected one")
-    analysis = report.state.request.analysis
+        raise InvalidInput(f"run {run} has no profile of settings, expected one")
+    return report.state, report.profile
+
+
+def write(state: RunState, profile: Profile, folder: Path | None, page: Path | None) -> None:
+    """Draw a finished run's profile into a folder, as SVG, and as one HTML page."""
+    analysis = state.request.analysis
     convention, machines = (analysis.convention, analysis.machines) if analysis is not None else ("standard", ())
-    pictures = draw(report.profile, machines)
+    pictures = draw(profile, machines)
     try:
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
@@ -42,7 +48,7 @@ def write(run: str, folder: Path | None, page: Path | None) -> None:
                 (folder / f"{name}.svg").write_text(svg, encoding="utf-8")
             console.line(f"{folder}: {', '.join(f'{name}.svg' for name in pictures)}")
         if page is not None:
-            page.write_text(as_page(report.state.request.model, report.profile.points, convention, pictures), encoding="utf-8")
+            page.write_text(as_page(state.request.model, profile.points, convention, pictures), encoding="utf-8")
             console.line(f"{page}: the whole profile")
     except OSError as error:
         raise InvalidInput(f"--plots {folder}, --html {page}: {error.strerror}") from error

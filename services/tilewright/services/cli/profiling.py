@@ -16,7 +16,7 @@ from . import options
 
 if TYPE_CHECKING:
     from tilewright.protocol.messages import RunRequest
-    from tilewright.protocol.profile import Analysis
+    from tilewright.protocol.profile import Analysis, Machine, Measurement
 
 PANEL = "What to count"
 #: Target of a profile that names none.
@@ -88,6 +88,8 @@ def command(help: str) -> Callable[..., None]:
 
 def start(said: options.RunOptions, asked: ProfileOptions) -> None:
     """Run the stage and write what is to be written."""
+    import msgspec
+
     from . import running
 
     said, sweep = settle(said, asked)
@@ -98,10 +100,13 @@ def start(said: options.RunOptions, asked: ProfileOptions) -> None:
         raise InvalidInput(f"--generate {asked.generate}: expected no --decode or --ctx with it; --seq is the length of the prompt")
     if (asked.plots or asked.html) and said.detach:
         raise InvalidInput("--plots and --html: expected none with --detach")
+    measured = None
     if asked.measure:
         from . import measuring
 
-        measuring.show(said, asked.measure, analysis.machines)
+        measured = measuring.take(said, asked.measure)
+        measuring.show(*measured, analysis.machines, json=said.json)
+        analysis = msgspec.structs.replace(analysis, machines=(*analysis.machines, measured[1]))
     run = ""
 
     def adjust(request: RunRequest) -> RunRequest:
@@ -116,11 +121,20 @@ def start(said: options.RunOptions, asked: ProfileOptions) -> None:
     try:
         running.start(said, ("profile",), adjust=adjust, named=remember)
     except typer.Exit as end:
-        if end.exit_code == 0 and (asked.plots or asked.html):
-            from . import drawing
-
-            drawing.write(run, asked.plots, asked.html)
+        if end.exit_code == 0 and not said.detach and (asked.plots or asked.html or measured):
+            _afterwards(run, said, asked, measured)
         raise
+
+
+def _afterwards(run: str, said: options.RunOptions, asked: ProfileOptions, measured: tuple[Measurement, Machine] | None) -> None:
+    """What is made of the answer: the comparison with what was measured, plots, and a page."""
+    from . import drawing, measuring
+
+    state, profile = drawing.fetch(run)
+    if measured:
+        measuring.compare(*measured, profile.points[0], json=said.json)
+    if asked.plots or asked.html:
+        drawing.write(state, profile, asked.plots, asked.html)
 
 
 def settle(said: options.RunOptions, asked: ProfileOptions) -> tuple[options.RunOptions, dict[str, tuple[int, ...]]]:

@@ -12,10 +12,10 @@ from typing import Any, ClassVar
 
 from tilewright.protocol.errors import InvalidInput
 from tilewright.protocol.plugin import Options
-from tilewright.protocol.profile import Measurement
+from tilewright.protocol.profile import Machine, Measurement
 from tilewright.protocol.workload import Workload
 
-from . import counting, measuring, recorder, sources
+from . import calibrating, counting, measuring, recorder, sources
 
 
 class Torch:
@@ -55,6 +55,10 @@ class Torch:
     def run(self, name: str, module: Any, given: measuring.Given, repeats: int, *, working: float = 0.0) -> Measurement:
         """Run a module on this CPU, on what `given` makes for it; what is on the meta device gets random weights."""
         return measuring.measure(name, module, given, repeats, working=working)
+
+    def calibrate(self) -> Machine:
+        """This CPU as a machine for rooflines."""
+        return calibrating.calibrate()
 
     def rules(self) -> Any:
         """How calls are counted, for frontends that put their operators as such (needs no torch)."""
