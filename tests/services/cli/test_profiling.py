@@ -72,6 +72,9 @@ def test_machines_that_come_with_us() -> None:
         machine = machines.find(name)
         assert machine.name == name and machine.source
         # A matrix unit does tens to hundreds of operations in the time of one byte.
+        speeds = [memory.bytes_per_second for memory in machine.memories]
+        assert speeds == sorted(speeds, reverse=True)  # the inner the faster
+        assert all(memory.capacity_bytes for memory in machine.memories[:-1])
         assert 5 < machine.peaks[-1].ops_per_second / machine.memories[-1].bytes_per_second < 300
     with pytest.raises(InvalidInput, match=r"machines.yaml has no such machine; did you mean 'a100'"):
         machines.find("a10")
