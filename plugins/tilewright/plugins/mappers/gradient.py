@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from tilewright import loopnest as ln
 from tilewright.loopnest.mapspace import TEMPORAL, Mapspace, Points, divisors, scores
+from tilewright.protocol.cost import objective_value
 from tilewright.protocol.errors import InvalidInput
 from tilewright.protocol.plugin import Candidate, Context, MapRequest
 
@@ -218,8 +219,7 @@ class Descent:
             words = self._capacity[level]
             if words is not None:
                 penalty = penalty + torch.relu(torch.log(found.kept_words[:, level].clamp(min=1.0)) - math.log(words))
-        value = {"edp": found.edp, "energy": found.energy_pj, "latency": found.cycles}[self._objective]
-        return torch.log(value), penalty
+        return torch.log(objective_value(self._objective, found.energy_pj, found.cycles)), penalty
 
 
 def rounded(space: Mapspace, factors: NDArray[np.float64], keep: NDArray[np.bool_]) -> NDArray[np.int64]:

@@ -18,7 +18,7 @@ from tilewright.protocol import registry
 from tilewright.protocol.context import HostContext
 from tilewright.protocol.plugin import Budget, MapRequest
 
-from . import console, race_tables, tables, units
+from . import console, race, race_tables, tables, units
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -88,12 +88,7 @@ def spreads(said: RunOptions, count: int, layers: Sequence[Layer], machine: Mach
         ctx = HostContext("mappers", "random", Budget(), said.seed, observe=parts.append)
         for _ in registry.load("mappers", "random").search(request, ctx):
             pass  # the evaluations are what is wanted, not the best mapping
-        figures = {
-            "edp": lambda part: part.energy_pj * part.cycles,
-            "energy": lambda part: part.energy_pj,
-            "latency": lambda part: part.cycles.astype(float),
-        }
-        values = [figures[said.objective](part)[part.valid] for part in parts]
+        values = [race.valid_values(part, said.objective) for part in parts]
         drawn = sum(len(part.valid) for part in parts)
         yield Spread(layer.name, np.sort(np.concatenate(values)) if values else np.empty(0), drawn, time.process_time() - began)
 

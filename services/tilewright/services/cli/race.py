@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tilewright.protocol import registry
 from tilewright.protocol.context import HostContext
+from tilewright.protocol.cost import Objective, objective_value
 from tilewright.protocol.errors import InvalidInput, suggest
-from tilewright.protocol.plugin import Budget, BudgetExhausted, MapRequest
+from tilewright.protocol.plugin import Budget, BudgetExhausted, Evaluation, MapRequest
 
 from . import console, parse
 
@@ -71,7 +72,7 @@ class Limits(NamedTuple):
 class Recorder:
     """Hears every evaluation of one search and keeps where the best value improved."""
 
-    def __init__(self, objective: str, limits: Limits) -> None:
+    def __init__(self, objective: Objective, limits: Limits) -> None:
         self._objective, self._limits = objective, limits
         self.steps: list[Step] = []
         self._own = 0.0
@@ -96,8 +97,8 @@ class Recorder:
 
         now = self.seconds
         own = time.process_time()
-        figures = {"edp": lambda: evaluation.energy_pj * evaluation.cycles, "energy": lambda: evaluation.energy_pj}
-        values = np.where(evaluation.valid, figures.get(self._objective, lambda: evaluation.cycles.astype(float))(), np.inf)
+        values = np.full(len(evaluation.valid), np.inf)
+        values[evaluation.valid] = valid_values(evaluation, self._objective)
         first = self.used() - len(values) + 1
         lowest = np.minimum.accumulate(np.minimum(values, self._best))
         for at in np.flatnonzero(np.diff(lowest, prepend=self._best) < 0 if math.isfinite(self._best) else _drops(lowest)).tolist():
@@ -105,6 +106,12 @@ class Recorder:
         if len(lowest):
             self._best = float(lowest[-1])
         self._own += time.process_time() - own
+
+
+def valid_values(evaluation: Evaluation, objective: Objective) -> Any:
+    """The objective of the valid mappings of an evaluation, an array of float64."""
+    cycles = evaluation.cycles[evaluation.valid].astype(float)
+    return objective_value(objective, evaluation.energy_pj[evaluation.valid], cycles)
 
 
 def _drops(lowest: Any) -> Any:
