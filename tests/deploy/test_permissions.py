@@ -180,6 +180,7 @@ PUBLISH: dict[str, set[str]] = {
     **{kv(RESULTS, f"{stage}.{'0' * 64}"): {service} for stage, service in SERVICES.items()},
     **{kv(RESULTS, f"{stage}.r.{stage}-0"): {service} for stage, service in SERVICES.items()},
     **{kv(ATTEMPTS, f"{stage}.r.{stage}-0.0"): {service} for stage, service in SERVICES.items()},
+    **{kv(subjects.CHECKPOINTS_BUCKET, f"{stage}.{'0' * 64}"): {service} for stage, service in SERVICES.items()},
     kv(RUNS, "r"): {"pipeline"},
     kv(TASKS, "r.map-0"): {"pipeline"},
     **{f"$JS.ACK.TW_JOB_{stage.upper()}.tw_job_{stage}_workers.1.1.1.1.0": {SERVICES[stage]} for stage in STAGES},

@@ -34,7 +34,7 @@ async def test_everything_is_made_once(bus: Bus) -> None:
     await empty(bus)
     made = await bootstrap(bus)
     assert sorted(made) == sorted([each["name"] for each in streams(Limits())] + [each["name"] for each in consumers(30.0).values()])
-    assert len(made) == 21
+    assert len(made) == 22
     assert await bootstrap(bus) == []
 
 

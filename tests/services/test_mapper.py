@@ -10,6 +10,7 @@ import pytest
 
 from tilewright import loopnest as ln
 from tilewright.protocol.architecture import Architecture, Constraints, LevelConstraint
+from tilewright.protocol.codec import encode
 from tilewright.protocol.cost import Claim
 from tilewright.protocol.errors import BrokenPlugin, Cancelled, InvalidInput
 from tilewright.protocol.keys import content_key
@@ -17,6 +18,9 @@ from tilewright.protocol.mapping import Loop, Mapping
 from tilewright.protocol.messages import MapJob
 from tilewright.protocol.plugin import Budget, Candidate, MapRequest
 from tilewright.services import mapper
+from tilewright.services.runtime.checkpoints import Checkpoint, pack
+from tilewright.services.runtime.claims import ClaimState
+from tilewright.services.runtime.frames import Saved
 from tilewright.services.runtime.host import Host
 from tilewright.testing import samples
 
@@ -204,3 +208,60 @@ def test_cancelled_before_anything_was_found(host: Host, offer: Offer) -> None:
 def test_unknown_options_are_refused(host: Host) -> None:
     with pytest.raises(InvalidInput, match=r"options.sampels: mapper 'random' has no such option; did you mean 'samples'\?"):
         mapper.perform(msgspec.structs.replace(JOB, mapper="random", options={"sampels": 3}), host)
+
+
+def test_a_search_goes_on_where_another_ended(heard: Heard) -> None:
+    """From any state that was kept, a search of the mapper that yields its state comes to the very same answer."""
+    job = msgspec.structs.replace(JOB, mapper="random", budget=Budget(evaluations=30_000))
+    undisturbed = mapper.perform(job, Host(heard.append, checkpoint_every=0.0))
+    kept = [frame.data for frame in heard if isinstance(frame, Saved)]
+    states = [Checkpoint.read(data) for data in kept]
+    assert len(kept) >= 2
+    for data, state in ((kept[0], states[0]), (kept[-1], states[-1])):
+        assert state is not None and state.state is not None
+        assert 0 < state.evaluations < undisturbed.evaluations
+        host = Host(heard.append)
+        host.saved = data
+        assert mapper.perform(job, host) == undisturbed
+
+
+class Twice:
+    """Yields what it is told at the first attempt, nothing at the second, until it is cancelled."""
+
+    options: ClassVar[dict[str, str]] = {}
+
+    def __init__(self, *candidates: Candidate) -> None:
+        self._candidates = candidates
+
+    def search(self, request: MapRequest, ctx: Any) -> Iterator[Candidate]:
+        assert request.resume is None
+        yield from self._candidates
+
+
+def kept_of(offer: Offer, heard: Heard, *candidates: Candidate) -> bytes:
+    offer("mappers", "scripted", lambda: Twice(*candidates))
+    mapper.perform(JOB, Host(heard.append, checkpoint_every=0.0))
+    return [frame.data for frame in heard if isinstance(frame, Saved)][-1]
+
+
+def test_what_an_earlier_attempt_found_counts_where_the_search_is_cut_only(offer: Offer, heard: Heard) -> None:
+    data = kept_of(offer, heard, Candidate(OUTERMOST), Candidate(better(2)))
+    offer("mappers", "worse", lambda: Twice(Candidate(OUTERMOST)))
+    job = msgspec.structs.replace(JOB, mapper="worse")
+    complete = Host(heard.append)
+    complete.saved = data
+    found = mapper.perform(job, complete)
+    assert found.complete and found.schedule is not None and found.schedule.mapping == OUTERMOST
+    cut = Host(heard.append)
+    cut.saved, cut.cancelled = data, True
+    found = mapper.perform(msgspec.structs.replace(job, budget=Budget(seconds=1e-9)), cut)
+    assert not found.complete and found.schedule is not None and found.schedule.mapping == better(2)
+
+
+@pytest.mark.parametrize("data", [b"garbage", pack(Candidate(invalid()), 3, ClaimState(), b"x"), encode(Checkpoint("no candidate", 1))])
+def test_a_checkpoint_that_cannot_be_used_is_none(offer: Offer, heard: Heard, data: bytes) -> None:
+    offer("mappers", "scripted", lambda: Twice(Candidate(OUTERMOST)))
+    host = Host(heard.append)
+    host.saved = data
+    found = mapper.perform(JOB, host)
+    assert found.schedule is not None and found.schedule.mapping == OUTERMOST

@@ -9,6 +9,7 @@ stream                  kept                                        why
 ``TW_DEAD``             as long as runs                             given-up jobs with their reasons
 ``TW_BLOB``             37 days, newest first                       outlives every result that refers to it
 ``KV_tw_results``       30 days, newest first                       a cache: bounded, so that run state can always be written
+``KV_tw_checkpoints``   7 days, newest first                        searches that go on where another worker ended
 ``KV_tw_runs`` ...      30 days                                     run state, tasks, attempts
 ======================  ==========================================  ==========================================================
 """
@@ -84,6 +85,7 @@ def streams(limits: Limits, replicas: int = 1) -> list[dict[str, Any]]:
             allow_direct=True,
         ),
         bucket(subjects.RESULTS_BUCKET, limits.result_age, max_bytes=limits.result_bytes, discard="old"),
+        bucket(subjects.CHECKPOINTS_BUCKET, limits.checkpoint_age, max_bytes=limits.checkpoint_bytes, discard="old"),
         *(bucket(name, limits.run_age) for name in (subjects.RUNS_BUCKET, subjects.TASKS_BUCKET, subjects.ATTEMPTS_BUCKET)),
     ]
 

@@ -23,7 +23,7 @@ class HostContext:
     """See `tilewright.protocol.plugin.Context` for what plugins may rely on.
 
     `kind` and `name` say which plugin asks: it may reach what it declares in ``uses``, what that uses in turn, and `granted`
-    (``"kind:name"``). Plugins come from `load`; `observe` sees every evaluation.
+    (``"kind:name"``). Plugins come from `load`; `observe` sees every evaluation; `used` of the budget were used before.
     """
 
     def __init__(
@@ -38,6 +38,7 @@ class HostContext:
         progress: Callable[[str, dict[str, float]], None] = _silent,
         load: Callable[[Kind, str], Any] = registry.load,
         observe: Callable[[Any], None] = lambda evaluation: None,
+        used: int = 0,
     ) -> None:
         import numpy as np
 
@@ -50,7 +51,7 @@ class HostContext:
         self._progress = progress
         self._load = load
         self._observe = observe
-        self._used = 0
+        self._used = used
         self._until = None if budget.seconds is None else time.monotonic() + budget.seconds
         self._scorer: Any = None
 

@@ -32,6 +32,7 @@ RUNS_BUCKET = "tw_runs"
 TASKS_BUCKET = "tw_tasks"
 RESULTS_BUCKET = "tw_results"
 ATTEMPTS_BUCKET = "tw_attempts"
+CHECKPOINTS_BUCKET = "tw_checkpoints"
 
 SUBMIT = f"{PREFIX}.run.submit"
 CANCEL = f"{PREFIX}.run.cancel"
@@ -112,7 +113,9 @@ class Limits(msgspec.Struct, frozen=True):
     result_age: float = 30 * 86400.0
     blob_age: float = 37 * 86400.0
     run_age: float = 30 * 86400.0
+    checkpoint_age: float = 7 * 86400.0
     result_bytes: int = 1 << 30
+    checkpoint_bytes: int = 1 << 26
     blob_bytes: int = 1 << 31
     event_bytes: int = 1 << 28
     #: Of one work queue.

@@ -470,3 +470,22 @@ async def _progress(bench: Bench, least: int) -> list[float]:
     subject = subjects.event_subject("run", "map", "map-0", "progress")
     sent = [unpack(each.data)[0].sent async for each in bench.bus.events(subject, follow=False)]
     return sent if len(sent) >= least else []
+
+
+async def test_what_an_attempt_found_is_there_for_the_next(bench: Bench, jobs: Jobs, eventually: Eventually) -> None:
+    """The first attempt yields a mapping and is handed back; the second finds nothing before its run is cancelled."""
+    await start_run(bench.bus)
+    checkpoints = await bench.bus.bucket(subjects.CHECKPOINTS_BUCKET)
+    await bench.work(checkpoint_every=0.001)
+    await bench.publish(jobs.job("yield once"))
+    (key,) = await eventually(checkpoints.keys)
+    assert key.startswith("map.")
+    await bench.stop()
+    await bench.work()
+    await eventually(lambda: len(jobs.started()) == 2)
+    await cancel(bench.bus)
+    _, outcome = await bench.outcome()
+    assert (outcome.status, outcome.complete) == ("done", False)
+    answer = await ResultStore(bench.bus).get(outcome.result)
+    assert answer is not None
+    assert decode(answer, Mapped).schedule is not None

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import ClassVar
 
+import msgspec
 import numpy as np
 
 from tilewright import loopnest as ln
 from tilewright.loopnest.mapspace import Mapspace, scores
+from tilewright.protocol.mapping import Mapping
 from tilewright.protocol.plugin import Candidate, Context, MapRequest
 
 #: Mappings of the first batch, and of the largest; each is twice as large as the one before.
 FIRST, MOST = 200, 1600
 #: Consecutive evaluations without improvement after which the search gives up.
 PATIENCE = 50_000
+#: Batches after which the best mapping is yielded again, for the state of the search that comes with it.
+KEPT = 16
 
 
 class Random:
@@ -25,13 +30,19 @@ class Random:
     }
 
     def search(self, request: MapRequest, ctx: Context) -> Iterator[Candidate]:
-        """Yield every improvement over the best mapping so far."""
+        """Yield every improvement over the best mapping so far, and it again now and then, each with where the search is."""
         problem = ln.Problem(request.operator, request.architecture, request.constraints)
         space = Mapspace(problem)
         samples = int(request.options.get("samples", 0))
-        drawn = idle = 0
+        drawn = idle = batches = 0
         size = FIRST
         best = np.inf
+        found = None
+        if request.resume is not None:
+            before = json.loads(request.resume)
+            drawn, idle, size, best = before["drawn"], before["idle"], before["size"], before["best"]
+            batches, found = before["batches"], msgspec.convert(before["found"], Mapping)
+            ctx.rng.bit_generator.state = before["rng"]
         while not ctx.cancelled and (drawn < samples if samples else idle < PATIENCE):
             count = min(size, samples - drawn) if samples else size
             size = min(MOST, 2 * size)
@@ -46,6 +57,11 @@ class Random:
             batch = space.batch(points)
             values = scores(ctx.evaluate(batch), request.objective)
             chosen = int(np.argmin(values)) if len(values) else 0
-            if len(values) and values[chosen] < best:
-                best, idle = float(values[chosen]), 0
-                yield Candidate(batch.mapping(chosen))
+            improved = len(values) and values[chosen] < best
+            if improved:
+                best, idle, found = float(values[chosen]), 0, batch.mapping(chosen)
+            batches += 1
+            if found is not None and (improved or batches % KEPT == 0):
+                where = {"drawn": drawn, "idle": idle, "size": size, "best": best, "batches": batches}
+                state = {**where, "found": msgspec.to_builtins(found), "rng": ctx.rng.bit_generator.state}
+                yield Candidate(found, checkpoint=json.dumps(state).encode())

@@ -5,6 +5,8 @@ The winner is never worse than the baseline: the schedules found on the target a
 
 from __future__ import annotations
 
+from functools import partial
+
 from msgspec.structs import replace
 
 from tilewright.protocol.architecture import Architecture
@@ -12,7 +14,8 @@ from tilewright.protocol.design import Core, Design
 from tilewright.protocol.errors import BrokenPlugin, Cancelled, InvalidMapping
 from tilewright.protocol.keys import content_key
 from tilewright.protocol.messages import Codesigned, CodesignJob
-from tilewright.protocol.plugin import BudgetExhausted, DesignRequest, Kind, WeightedWorkload
+from tilewright.protocol.plugin import BudgetExhausted, DesignCandidate, DesignRequest, Kind, WeightedWorkload
+from tilewright.services.runtime.checkpoints import Checkpoint, pack
 from tilewright.services.runtime.claims import Claims
 from tilewright.services.runtime.host import Host, Unsolvable, check_options
 
@@ -59,16 +62,33 @@ def perform(job: CodesignJob, host: Host) -> Codesigned:
             claims.add(candidate.claim, best=improved)
             if improved:
                 best = found
+                host.save(partial(pack, candidate, ctx.evaluations, claims.state, None))
                 host.partial(f"best {job.objective}", **{job.objective: best.value(), "evaluations": float(ctx.evaluations)})
     except BudgetExhausted:
         pass
     complete = not ctx.cut
+    if not complete and (before := _before(host, scorer)) is not None and limits.exceeded(before) == "":
+        points.append(point(before))
+        if best is None or before.value() < best.value():
+            best, claims = before, Claims()
     if best is None and host.cancelled:
         raise Cancelled("stopped before anything was found")
     if best is None:
         raise Unsolvable(f"no design of target {job.target!r} keeps the limits and runs every operator; {refused}")
     best = replace(best, claim=claims.of(best.value()))
     return Codesigned(design=best, baseline=baseline, evaluations=ctx.evaluations, complete=complete, front=front(points))
+
+
+def _before(host: Host, scorer: Scorer) -> Design | None:
+    """The best design of an earlier attempt, scored again; None when there is none for this job."""
+    kept = Checkpoint.read(host.saved)
+    candidate = kept.as_candidate(DesignCandidate) if kept is not None else None
+    if candidate is None:
+        return None
+    try:
+        return scorer.design(candidate)
+    except (InvalidMapping, BrokenPlugin):
+        return None
 
 
 def _request(job: CodesignJob) -> DesignRequest:

@@ -20,9 +20,18 @@ from tilewright.protocol.codec import decode, encode
 from tilewright.protocol.errors import Backlog, NoConnection, TilewrightError
 from tilewright.protocol.keys import message_id
 from tilewright.protocol.messages import Envelope, Event, Failure, Outcome, Record, StartJob, pack
-from tilewright.protocol.subjects import ATTEMPTS_BUCKET, MAX_DELIVERIES, RUNS_BUCKET, Stage, cancel_subject, done_subject
+from tilewright.protocol.subjects import (
+    ATTEMPTS_BUCKET,
+    CHECKPOINTS_BUCKET,
+    MAX_DELIVERIES,
+    RUNS_BUCKET,
+    Stage,
+    cancel_subject,
+    done_subject,
+)
 
 from .attempts import Attempts, add_failure, attempts
+from .checkpoints import Keeper
 from .dead import bury
 from .frames import Done, Identified, Refused
 from .reporter import Reporter
@@ -46,13 +55,15 @@ class Desk(msgspec.Struct, frozen=True):
     results: ResultStore
     attempts: Bucket
     runs: Bucket
+    checkpoints: Bucket
     #: Set when running jobs are to be handed back.
     over: asyncio.Event
 
     @classmethod
     async def open(cls, bus: Bus, stage: Stage, settings: Settings, worker: str, over: asyncio.Event) -> Desk:
         """Bind to the buckets."""
-        return cls(bus, stage, settings, worker, ResultStore(bus), await bus.bucket(ATTEMPTS_BUCKET), await bus.bucket(RUNS_BUCKET), over)
+        attempts, runs, checkpoints = [await bus.bucket(name) for name in (ATTEMPTS_BUCKET, RUNS_BUCKET, CHECKPOINTS_BUCKET)]
+        return cls(bus, stage, settings, worker, ResultStore(bus), attempts, runs, checkpoints, over)
 
 
 class _RunStatus(msgspec.Struct, frozen=True):
@@ -146,7 +157,8 @@ class Assignment:
 
     async def _perform(self, job: bytes, limit: float) -> Outcome | None:
         """Run the job in the child process until it ends, its run is cancelled, or the worker is to stop."""
-        work = asyncio.create_task(self._process.perform(self._desk.stage, job, self._wanted, self.reporter.note, limit))
+        keeper = Keeper(self._desk.checkpoints)
+        work = asyncio.create_task(self._process.perform(self._desk.stage, job, self._wanted, self.reporter.note, limit, keeper))
         ends = [asyncio.create_task(self._cancelled.wait()), asyncio.create_task(self._desk.over.wait())]
         self._performing = True
         try:
@@ -165,6 +177,7 @@ class Assignment:
             for task in (work, *ends):
                 task.cancel()
             await asyncio.wait([work, *ends])  # the child is dead by then unless it has answered
+            await keeper.close()
 
     async def _wanted(self, identified: Identified) -> bool:
         """True when the job has to be computed; its answer is remembered when somebody has it."""

@@ -24,16 +24,16 @@ from . import lifeline
 from .frames import Done, FromChild, Identified, Proceed, Refused, Stale, Work, pack, read
 from .host import Host, Unsolvable
 from .identity import Code
-from .settings import load
+from .settings import Settings, load
 
 
 class Slot:
     """Does jobs that come in on a pipe."""
 
-    def __init__(self, commands: BinaryIO, answers: BinaryIO, allowed: frozenset[str]) -> None:
+    def __init__(self, commands: BinaryIO, answers: BinaryIO, settings: Settings) -> None:
         self._commands = commands
         self._answers = answers
-        self._allowed = allowed
+        self._settings = settings
         self._code = Code()
         self._one_at_a_time = threading.Lock()
         self._host: Host | None = None
@@ -45,7 +45,7 @@ class Slot:
             if self._code.stale:
                 self._send(Stale())
                 return
-            host = self._host = Host(self._send, self._allowed)
+            host = self._host = Host(self._send, frozenset(self._settings.plugins), self._settings.checkpoint_every)
             try:
                 answer = self._do(work, host)
             except BaseException as error:  # whatever a plugin raises, the process goes on
@@ -59,8 +59,9 @@ class Slot:
         job: Job = decode(work.job, JOBS[work.stage], limit=MAX_VALUE)
         plugins = service.plugins(job, host)
         self._send(Identified(self._code.key(work.stage, job, service, plugins, host), self._code.names(plugins)))
-        if not isinstance(read(self._commands), Proceed):
+        if not isinstance(said := read(self._commands), Proceed):
             return None
+        host.saved = said.saved
         before = _cpu_seconds()
         answer = service.perform(job, host)
         if host.cancelled and not hasattr(answer, "complete"):
@@ -123,7 +124,7 @@ def main() -> None:
     lifeline.hold(int(sys.argv[1]))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     commands, answers = take_pipes()
-    Slot(commands, answers, frozenset(load().plugins)).run()
+    Slot(commands, answers, load()).run()
 
 
 if __name__ == "__main__":

@@ -4,20 +4,36 @@ from __future__ import annotations
 
 import math
 
+import msgspec
+
 from tilewright.protocol.cost import Claim
 
 #: Largest relative gap at which a value counts as its own lower bound.
 EQUAL = 1e-9
 
 
+class ClaimState(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What is known of a search's claims: the highest bound and its mapspace, whether anything claimed to be optimal, a proxy's claim."""
+
+    bound: float | None = None
+    mapspace: str = ""
+    optimal: bool = False
+    proxy: Claim | None = None
+
+
 class Claims:
     """The claims of one search. A proven bound holds for everything in its mapspace, so the highest one counts."""
 
-    def __init__(self) -> None:
-        self._bound: float | None = None
-        self._mapspace = ""
-        self._optimal = False
-        self._proxy: Claim | None = None
+    def __init__(self, before: ClaimState = ClaimState()) -> None:  # noqa: B008 (immutable)
+        self._bound = before.bound
+        self._mapspace = before.mapspace
+        self._optimal = before.optimal
+        self._proxy = before.proxy
+
+    @property
+    def state(self) -> ClaimState:
+        """To go on from, in another process."""
+        return ClaimState(self._bound, self._mapspace, self._optimal, self._proxy)
 
     def add(self, claim: Claim, *, best: bool) -> None:
         """Take in the claim of a candidate; `best`: it is the best one from now on."""

@@ -6,7 +6,7 @@
       Work ───────────────────►
            ◄─────────────────── Identified     (or Stale: the code on disk changed, start a new child)
       Proceed or Skip ────────►
-           ◄─────────────────── Alive, Note ...
+           ◄─────────────────── Alive, Note, Saved ...
            ◄─────────────────── Done or Refused
 """
 
@@ -32,8 +32,10 @@ class Work(msgspec.Struct, frozen=True, tag=True):
     job: bytes
 
 
-class Proceed(msgspec.Struct, frozen=True, tag=True):
-    """Nobody knows the answer yet: compute it."""
+class Proceed(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):
+    """Nobody knows the answer yet: compute it, from what was kept of an earlier attempt where there is something."""
+
+    saved: bytes = b""
 
 
 class Skip(msgspec.Struct, frozen=True, tag=True):
@@ -65,6 +67,12 @@ class Note(msgspec.Struct, frozen=True, tag=True):
     figures: dict[str, float] = {}
 
 
+class Saved(msgspec.Struct, frozen=True, tag=True):
+    """How far the job has come, to be kept for another attempt."""
+
+    data: bytes
+
+
 class Done(msgspec.Struct, frozen=True, tag=True):
     """The job is done."""
 
@@ -88,7 +96,7 @@ class Refused(msgspec.Struct, frozen=True, tag=True):
 
 
 FromWorker = Work | Proceed | Skip
-FromChild = Identified | Stale | Alive | Note | Done | Refused
+FromChild = Identified | Stale | Alive | Note | Saved | Done | Refused
 
 
 def pack(frame: FromWorker | FromChild) -> bytes:

@@ -11,7 +11,7 @@ from tilewright.protocol.context import COST_MODEL, HostContext
 from tilewright.protocol.errors import InvalidInput, TilewrightError, suggest
 from tilewright.protocol.plugin import Budget, Kind, Options
 
-from .frames import Alive, FromChild, Note
+from .frames import Alive, FromChild, Note, Saved
 
 #: Seconds between two signs of life, and between two reports of progress; what comes in between is dropped.
 QUIET = 0.2
@@ -24,13 +24,17 @@ class Unsolvable(TilewrightError):
 class Host:
     """The host of one job."""
 
-    def __init__(self, send: Callable[[FromChild], None], allowed: frozenset[str] = frozenset()) -> None:
+    def __init__(self, send: Callable[[FromChild], None], allowed: frozenset[str] = frozenset(), checkpoint_every: float = 5.0) -> None:
         self._send = send
+        self._every = checkpoint_every
         self._allowed = allowed
         self._loaded: dict[tuple[Kind, str], Any] = {}
         self._said = {"alive": 0.0, "progress": 0.0}
         #: True once the worker asked to stop.
         self.cancelled = False
+        #: What an earlier attempt at this job kept (see `checkpoints`); empty when there was none.
+        self.saved = b""
+        self._kept = time.monotonic()
 
     def plugin(self, kind: Kind, name: str) -> Any:
         """A plugin, the same instance for the whole job; `InvalidInput` when the service's allow-list lacks it."""
@@ -55,6 +59,7 @@ class Host:
         *,
         granted: tuple[str, ...] = (),
         observe: Callable[[Any], None] = lambda evaluation: None,
+        used: int = 0,
     ) -> HostContext:
         """The context for a plugin of this job. Whatever it asks of its context is a sign of life."""
         return HostContext(
@@ -67,6 +72,7 @@ class Host:
             progress=self._progressed,
             load=self.plugin,
             observe=observe,
+            used=used,
         )
 
     def _asked(self) -> bool:
@@ -85,6 +91,13 @@ class Host:
     def partial(self, text: str, **figures: float) -> None:
         """Tell people about the best answer so far."""
         self._send(Note("partial", text, figures))
+
+    def save(self, make: Callable[[], bytes]) -> None:
+        """Have a checkpoint kept, unless one was a short while ago."""
+        now = time.monotonic()
+        if now - self._kept >= self._every:
+            self._kept = now
+            self._send(Saved(make()))
 
     def _turn(self, what: str) -> bool:
         now = time.monotonic()

@@ -67,6 +67,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     grace: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     #: Seconds before a failed job is tried again; doubled for each further failure.
     retry_delay: Seconds = 1.0
+    #: Seconds between two checkpoints of a search: the most that is lost of it when its worker leaves.
+    checkpoint_every: Seconds = 5.0
     #: Jobs after which a child process is replaced.
     jobs_per_child: Count = 200
     #: Seconds between two looks of the pipeline for jobs that got lost.

@@ -14,7 +14,8 @@ from collections.abc import Awaitable, Callable
 from tilewright.protocol.errors import InvalidMessage, TilewrightError
 from tilewright.protocol.subjects import Stage
 
-from .frames import Done, FromWorker, Identified, Note, Proceed, Refused, Skip, Stale, Work, pack, receive
+from .checkpoints import Keeper
+from .frames import Done, FromWorker, Identified, Note, Proceed, Refused, Saved, Skip, Stale, Work, pack, receive
 from .scratch import Scratch
 from .settings import Settings
 from .usage import usage
@@ -104,7 +105,11 @@ class JobProcess:
         threads = dict.fromkeys(THREADS, str(self._settings.threads_per_slot))
         # Fixed hashing: the order of a set of strings must not differ from one process to the next.
         fixed = {"PYTHONHASHSEED": "0", "PYTHONUNBUFFERED": "1", "TMPDIR": folder}
-        return {**kept, **threads, **fixed, "TILEWRIGHT_PLUGINS": ",".join(self._settings.plugins)}
+        ours = {
+            "TILEWRIGHT_PLUGINS": ",".join(self._settings.plugins),
+            "TILEWRIGHT_CHECKPOINT_EVERY": str(self._settings.checkpoint_every),
+        }
+        return {**kept, **threads, **fixed, **ours}
 
     async def _listen(self, process: Process) -> None:
         """Pass on what plugins print."""
@@ -121,8 +126,9 @@ class JobProcess:
         wanted: Callable[[Identified], Awaitable[bool]],
         note: Callable[[Note], None],
         limit: float,
+        keeper: Keeper | None = None,
     ) -> Done | Refused | None:
-        """Do one job within `limit` seconds; None when `wanted` says that its answer is not needed.
+        """Do one job within `limit` seconds; None when `wanted` says that its answer is not needed. Checkpoints go to `keeper`.
 
         Raises `Stopped` when the child crashed or was killed for exceeding a limit.
         """
@@ -133,7 +139,7 @@ class JobProcess:
             self._life = time.monotonic()
             watching = asyncio.create_task(self._watch(time.monotonic() + limit, limit))
             try:
-                answer = await self._converse(Work(stage, job), wanted, note)
+                answer = await self._converse(Work(stage, job), wanted, note, keeper)
             except InvalidMessage as error:
                 await self.kill()
                 raise Stopped("crash", f"the child process said something unintelligible: {error}") from error
@@ -147,7 +153,7 @@ class JobProcess:
             await self.close()
 
     async def _converse(
-        self, work: Work, wanted: Callable[[Identified], Awaitable[bool]], note: Callable[[Note], None]
+        self, work: Work, wanted: Callable[[Identified], Awaitable[bool]], note: Callable[[Note], None], keeper: Keeper | None
     ) -> Done | Refused | Stale | None:
         assert self._process is not None
         assert self._process.stdout is not None
@@ -157,12 +163,16 @@ class JobProcess:
             if isinstance(frame, Identified):
                 self._life = float("inf")  # it is waiting for us
                 needed = await wanted(frame)
+                saved = await keeper.load(frame.key) if needed and keeper is not None else b""
                 self._life = time.monotonic()
-                await self._say(Proceed() if needed else Skip())
+                await self._say(Proceed(saved) if needed else Skip())
                 if not needed:
                     return None
             elif isinstance(frame, Note):
                 note(frame)
+            elif isinstance(frame, Saved):
+                if keeper is not None:
+                    keeper.save(frame.data)
             elif isinstance(frame, Done | Refused | Stale):
                 return frame
         raise await self._died()

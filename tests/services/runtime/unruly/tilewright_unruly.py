@@ -57,6 +57,14 @@ class Unruly:
             while not ctx.cancelled:
                 time.sleep(0.01)
             return
+        if request.options.get("do") == "yield once":
+            marker = self.folder / f"{self.label}.yielded"
+            if not marker.exists():
+                marker.touch()
+                yield Candidate(mapping_of(request))
+            while not ctx.cancelled:
+                time.sleep(0.01)
+            return
         getattr(self, str(request.options.get("do", "work")).replace(" ", "_"))()
         yield Candidate(mapping_of(request), Claim())
 
