@@ -10,6 +10,7 @@ import numpy as np
 from tilewright.protocol.errors import InvalidInput
 
 from . import loop_conv, loop_matmul, norm
+from .check import check
 from .commands import (
     ACCUMULATE,
     ACCUMULATOR,
@@ -78,6 +79,8 @@ class Values:
         self.memory = memory
         self.scratchpad = np.zeros((machine.scratchpad_rows, machine.dim), np.int8)
         self.accumulator = np.zeros((machine.accumulator_rows, machine.dim), np.int32)
+        #: Rows that something was written to: what is in the others is not known.
+        self._written = {False: np.zeros(machine.scratchpad_rows, bool), True: np.zeros(machine.accumulator_rows, bool)}
         self._loads = [ConfigLoad(state, 0, machine.dim) for state in range(3)]
         self._store = ConfigStore(0)
         self._scale = np.float32(1)
@@ -90,7 +93,12 @@ class Values:
         self._stat = 0
 
     def run(self, program: Sequence[Command | LoopMatmul | LoopConv], first_half: int = 0) -> None:
-        """Execute a program; `InvalidInput` with index and operands of a command that reads or writes outside of a memory."""
+        """Execute a program.
+
+        Raises `InvalidInput` with index and operands of a command that the hardware does not have, that reads or writes outside of
+        a memory, or that reads rows which nothing was written to.
+        """
+        check(program, self.machine)
         for index, command in enumerate(unroll(program, self.machine, first_half)):
             try:
                 self.step(command)
@@ -133,6 +141,15 @@ class Values:
             raise IndexError(f"rows {start} to {stop - 1} of {size} in the {'accumulator' if local & ACCUMULATOR else 'scratchpad'}")
         return slice(start, stop, stride)
 
+    def _read(self, local: int, rows: slice) -> Array:
+        """Rows of a local memory that must have been written."""
+        accumulator = bool(local & ACCUMULATOR)
+        unknown = np.flatnonzero(~self._written[accumulator][rows])
+        if len(unknown):
+            row, name = rows.start + int(unknown[0]) * rows.step, "accumulator" if accumulator else "scratchpad"
+            raise ValueError(f"reads row {row} of the {name}, which nothing was written to")
+        return (self.accumulator if accumulator else self.scratchpad)[rows]
+
     def _bytes(self, address: int, count: int) -> Array:
         if address < 0 or address + count > len(self.memory):
             raise IndexError(f"bytes {address} to {address + count - 1} of a memory of {len(self.memory)}")
@@ -154,11 +171,12 @@ class Values:
                 part = data[block : block + dim]
                 at = self._rows(command.local + row + block // dim * state.block_stride, 1).start
                 if to_accumulator:
-                    target = self.accumulator[at, : len(part)]
                     if command.local & ACCUMULATE:
+                        target = self._read(command.local, slice(at, at + 1, 1))[0, : len(part)]
                         np.add(target, part, out=target, casting="unsafe")
                     else:
-                        target[:] = part
+                        self.accumulator[at, : len(part)] = part
+                    self._written[True][at] = True
                 else:
                     self._place(at, part, state.pixel_repeats)
 
@@ -168,15 +186,15 @@ class Values:
         for copy in range(copies):
             if at - copy >= floor:
                 left = copy * len(part)
+                self._written[False][at - copy] = True
                 self.scratchpad[at - copy, left : left + len(part)] = part[: self.machine.dim - left]
 
     def _block(self, local: int, rows: int, cols: int, stride: int = 1) -> Array:
         """A block as int32; zeros for garbage."""
         if local == GARBAGE:
             return np.zeros((rows, cols), np.int32)
-        if local & ACCUMULATOR:
-            return saturate(self.accumulator[self._rows(local, rows, stride), :cols], 1.0).astype(np.int32)
-        return self.scratchpad[self._rows(local, rows, stride), :cols].astype(np.int32)
+        block = self._read(local, self._rows(local, rows, stride))[:, :cols]
+        return saturate(block, 1.0).astype(np.int32) if local & ACCUMULATOR else block.astype(np.int32)
 
     def _begin(self, command: Preload) -> None:
         if self._execute.output_stationary:
@@ -196,8 +214,6 @@ class Values:
         target = self._preload
         if target is None:
             raise ValueError("nothing was preloaded")
-        if self._execute.a_transpose and self._execute.b_transpose:
-            raise ValueError("A and B transposed: there is one transposer")
         turned = self._execute.a_transpose
         rows, cols = (command.cols, command.rows) if turned else (command.rows, command.cols)
         a = self._block(command.local, rows, cols, self._execute.a_stride)
@@ -230,9 +246,11 @@ class Values:
             part = np.clip(np.maximum(part, 0) if self._execute.activation == RELU else part, -128, 127)
             self.scratchpad[rows, : target.c_cols] = part
         elif target.c_local & ACCUMULATE:
+            self._read(target.c_local, rows)
             self.accumulator[rows, : target.c_cols] += part
         else:
             self.accumulator[rows, : target.c_cols] = part
+        self._written[bool(target.c_local & ACCUMULATOR)][rows] = True
 
     def _mvout(self, command: Mvout) -> None:
         dim, store = self.machine.dim, self._store
@@ -250,8 +268,8 @@ class Values:
             self._bytes(command.dram + row * store.stride, data.nbytes)[:] = data.view(np.uint8)
 
     def _row(self, local: int, cols: int) -> Array:
-        memory = self.accumulator if local & ACCUMULATOR else self.scratchpad
-        return memory[self._rows(local, 1).start, :cols]
+        row: Array = self._read(local, self._rows(local, 1))[0, :cols]
+        return row
 
     def _finish(self, values: Array, local: int) -> Array:
         """Activation, scale and saturation of the accumulator's read path; the scratchpad's rows leave as they are."""
