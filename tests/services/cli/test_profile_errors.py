@@ -167,3 +167,8 @@ def test_a_missing_library_names_the_extra(tmp_path: Path, monkeypatch: pytest.M
     words = [model, "--measure", "1"] if library == "transformers" else [model]  # by name the service loads it
     said = refused(words)
     assert f"needs {library}" in said and f"install tilewright with the extra {extra}" in said
+
+
+def test_plots_without_their_library_are_refused_before_anything_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert "--plots and --html need matplotlib; install tilewright with the extra plots" in refused(["bert-base", "--plots", str(tmp_path)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -98,8 +99,11 @@ def start(said: options.RunOptions, asked: ProfileOptions) -> None:
         said = dataclasses.replace(said, target=TARGET)
     if asked.generate and (asked.decode or asked.ctx):
         raise InvalidInput(f"--generate {asked.generate}: expected no --decode or --ctx with it; --seq is the length of the prompt")
-    if (asked.plots or asked.html) and said.detach:
-        raise InvalidInput("--plots and --html: expected none with --detach")
+    if asked.plots or asked.html:
+        if said.detach:
+            raise InvalidInput("--plots and --html: expected none with --detach")
+        if importlib.util.find_spec("matplotlib") is None:
+            raise InvalidInput("--plots and --html need matplotlib; install tilewright with the extra plots")
     measured = None
     if asked.measure:
         from . import measuring
