@@ -7,14 +7,16 @@ kernel is compiled and compared with a float64 evaluation of its operator over a
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
+import msgspec
 import platformdirs
 
 from tilewright.protocol.errors import InvalidInput
-from tilewright.protocol.kernel import InstructionLibrary, Kernel, Measurement
+from tilewright.protocol.kernel import InstructionLibrary, Kernel, Measurement, Verification
 from tilewright.protocol.keys import content_key
 from tilewright.protocol.plugin import Context, EmitRequest
 from tilewright.protocol.workload import WEIGHTS
@@ -30,11 +32,11 @@ from .operands import product_of
 from .plan import Plan
 from .render import function
 from .schedule import STEPS, Tile, check, schedule
-from .source import generate, tile_name
+from .source import Code, generate, tile_name
 from .tiles import choose_blocks, choose_tile, edges
 from .toolchain import Ready, cpu, find
 from .tune import tournament
-from .verify import verify
+from .verify import first_verification, run_test, verify
 
 __all__ = ["Native"]
 
@@ -53,6 +55,7 @@ class Native:
         "epilogue": f"what follows the product, joined by '+', in this order: {', '.join(FINISHES)}; default none",
         "beta": "1: the product is added to the result; default 0",
         "prepack": "true: the weights can be packed once, ahead of many calls; default false",
+        "depth": "most words of depth of one pass; default: what the caches suggest",
         "tiles": "mapping (default): the cache blocks of the schedule, where there is one; auto: those of the model",
         "tile": "register tile as ROWSxCOLUMNS, e.g. 8x8; default: the one with the fewest modelled cycles",
     }
@@ -62,6 +65,23 @@ class Native:
         library = _library(request.target, ctx)
         plan = self.plan(request, library)
         code = generate(plan)
+        return msgspec.structs.replace(self._kernel(request, plan, code), verification=verify(plan, code))
+
+    def generate(self, request: EmitRequest, ctx: Context) -> Kernel:
+        """The same kernel, not verified: for emitters that compare theirs with it."""
+        plan = self.plan(request, _library(request.target, ctx))
+        return self._kernel(request, plan, generate(plan))
+
+    def check(self, target: str, ctx: Context, files: Mapping[str, str], sources: Sequence[str]) -> Verification:
+        """Build the C files among `sources` into a test program and run it, with the target's first toolchain at hand.
+
+        The program ends like a kernel's own test. WrongKernel when it does not compile or fails; a missing tool is ``not verified``.
+        """
+        library = _library(target, ctx)
+        return first_verification(library, lambda ready: run_test(ready, library.name, dict(files), tuple(sources)))
+
+    def _kernel(self, request: EmitRequest, plan: Plan, code: Code) -> Kernel:
+        library = plan.library
         bits = request.operator.tensor(request.operator.output).bits
         notes = []
         if "dtype" not in request.options and bits != 32:
@@ -76,7 +96,7 @@ class Native:
             source=code.source,
             header=code.header,
             test=code.test,
-            verification=verify(plan, code),
+            verification=Verification("not verified", "not asked for"),
             steps=tuple(f"{step}: {what}" for step, what in STEPS.items()),
             tiles=tuple((tile.rows, tile.columns(plan.lanes)) for tile in edges(plan.tile, library, plan.numbers) if tile.edge == "whole"),
             notes=tuple(notes),
@@ -145,6 +165,11 @@ class Native:
         blocks = choose_blocks(product.shape, tile, library, numbers)
         if request.schedule is not None and self.takes_mapping(request):
             blocks = blocks_of(request.schedule.mapping, product, tile, lanes, blocks)
+        if "depth" in request.options:
+            depth = request.options["depth"]
+            if not isinstance(depth, int) or depth < 1:
+                raise InvalidInput(f"options.depth: {depth!r}, expected an integer of at least 1")
+            blocks = replace(blocks, depth=min(depth, product.shape[2]))
         if finish.narrows:
             blocks = replace(blocks, depth=product.shape[2], rows=min(blocks.rows, ROWS_HELD * tile.rows))
         blocks = replace(blocks, depth=-(-blocks.depth // numbers.group) * numbers.group)

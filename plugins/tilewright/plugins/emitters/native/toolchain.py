@@ -13,12 +13,17 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from tilewright.protocol.errors import TilewrightError
 from tilewright.protocol.kernel import InstructionLibrary, Toolchain
 
 #: English messages, and one thread for any BLAS.
 _SINGLE = {"LC_ALL": "C", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 #: Seconds a compiler or a test program may take.
 LIMIT_S = 120
+
+
+class TooSlow(TilewrightError):
+    """A compiler or a test program did not end in time."""
 
 
 @dataclass(frozen=True)
@@ -102,11 +107,17 @@ def build_and_run(
         for name, text in files.items():
             Path(folder, name).write_text(text)
         command = [ready.compiler, *ready.toolchain.flags, "-I", folder, *main, "-o", "program", "-lm", *libraries]
-        built = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=LIMIT_S, check=False, env=_environment())
-        if built.returncode:
-            return Outcome(None, b"", built.stderr)
-        program = [*ready.toolchain.runner, str(Path(folder, "program")), *arguments]
-        ran = subprocess.run(program, cwd=folder, input=stdin, capture_output=True, timeout=LIMIT_S, check=False, env=_environment())
+        try:
+            # Every file is compiled in turn.
+            built = subprocess.run(
+                command, cwd=folder, capture_output=True, text=True, timeout=LIMIT_S * len(main), check=False, env=_environment()
+            )
+            if built.returncode:
+                return Outcome(None, b"", built.stderr)
+            program = [*ready.toolchain.runner, str(Path(folder, "program")), *arguments]
+            ran = subprocess.run(program, cwd=folder, input=stdin, capture_output=True, timeout=LIMIT_S, check=False, env=_environment())
+        except subprocess.TimeoutExpired as late:
+            raise TooSlow(f"{ready.name}: {Path(late.cmd[0]).name} took more than {late.timeout:.0f} s") from None
         return Outcome(ran.returncode, ran.stdout, ran.stderr.decode(errors="replace"))
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping, Sequence
 
 from tilewright.protocol.errors import TilewrightError
-from tilewright.protocol.kernel import Verification
+from tilewright.protocol.kernel import InstructionLibrary, Verification
 from tilewright.protocol.keys import content_key
 
 from .plan import Plan
@@ -30,12 +31,17 @@ def verify(plan: Plan, code: Code) -> Verification:
 
     Raises InvalidInstruction (a template is wrong) or WrongKernel; a missing tool or CPU feature is ``not verified``.
     """
+    return first_verification(plan.library, lambda ready: verify_with(ready, plan, code))
+
+
+def first_verification(library: InstructionLibrary, attempt: Callable[[Ready], Verification]) -> Verification:
+    """What the first toolchain at hand says that can run the test; else why none could."""
     reasons = []
-    for ready in find(plan.library):
+    for ready in find(library):
         if isinstance(ready, Missing):
             reasons.append(ready.reason)
             continue
-        verification = verify_with(ready, plan, code)
+        verification = attempt(ready)
         if verification.status == "verified":
             return verification
         reasons.append(verification.reason)
@@ -48,15 +54,27 @@ def verify_with(ready: Ready, plan: Plan, code: Code) -> Verification:
     if plan.numbers.result in ready.toolchain.lacks:
         return Verification("not verified", f"{ready.toolchain.name} has no {plan.numbers.result}", compiler=ready.name)
     files = {f"{name}.c": code.source, f"{name}.h": code.header, f"{name}_test.c": code.test}
-    outcome = build_and_run(ready, files, (f"{name}.c", f"{name}_test.c"))
+
+    def proven() -> None:
+        proof = (content_key(library), ready, plan.numbers.name)
+        if proof not in _proven:
+            prove(library, ready, plan.numbers)
+            _proven.add(proof)
+
+    return run_test(ready, library.name, files, (f"{name}.c", f"{name}_test.c"), proven)
+
+
+def run_test(
+    ready: Ready, library: str, files: Mapping[str, str], sources: Sequence[str], ran: Callable[[], None] = lambda: None
+) -> Verification:
+    """Build and run a test program; `ran` is called where the machine has the instructions, before the verdict."""
+    name = next(iter(files)).removesuffix(".c")
+    outcome = build_and_run(ready, files, tuple(each for each in sources if each.endswith(".c")))
     if outcome.returncode is None:
         raise WrongKernel(f"{name}: {ready.name} does not accept the generated code: {outcome.error.strip()[:500]}")
     if outcome.returncode == UNAVAILABLE:
-        return Verification("not verified", f"this machine lacks {library.name}", compiler=ready.name)
-    proof = (content_key(library), ready, plan.numbers.name)
-    if proof not in _proven:
-        prove(library, ready, plan.numbers)
-        _proven.add(proof)
+        return Verification("not verified", f"this machine lacks {library}", compiler=ready.name)
+    ran()
     found = re.search(r"cases (\d+) worst ([0-9.e+-]+)", outcome.output.decode(errors="replace"))
     if outcome.returncode or not found:
         text = (outcome.output.decode(errors="replace") + outcome.error).strip()
