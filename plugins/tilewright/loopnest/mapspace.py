@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilewright.protocol.cost import Objective, objective_value
-from tilewright.protocol.plugin import Evaluation
+from tilewright.protocol.plugin import Evaluation, MapRequest
 
 from .batch import Batch
+from .conventions import Conventions
 from .problem import Problem, default_keep
 
 TEMPORAL, X, Y = 0, 1, 2
@@ -364,6 +365,12 @@ def _pools(problem: Problem) -> list[tuple[list[int], Ints, int]]:
         )
         for members in groups.values()
     ]
+
+
+def problem_of(request: MapRequest) -> Problem:
+    """The problem that a request is about; `InvalidInput` for conventions that are unknown."""
+    conventions = Conventions.parse(request.conventions)
+    return Problem(request.operator, request.architecture, request.constraints, conventions=conventions)
 
 
 def scores(evaluation: Evaluation, objective: Objective) -> NDArray[np.float64]:

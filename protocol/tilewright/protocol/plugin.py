@@ -79,6 +79,8 @@ class MapRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     #: Search state of an earlier attempt, as yielded in `Candidate.checkpoint`.
     resume: bytes | None = None
     options: Options = {}
+    #: Rules of the cost model that differ from its default, by name.
+    conventions: Options = {}
 
 
 class Candidate(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -67,6 +67,10 @@ MACHINES = {
 }
 
 
+#: Other tools' rules that are bounded too.
+PEERS = (ln.Conventions(outputs="zigzag", latency="roofline"), ln.Conventions(outputs="accelforge", latency="roofline"))
+
+
 class TooMany(Exception):
     """More mappings than a test should look at."""
 
@@ -153,6 +157,19 @@ def test_bound_of_objectives_that_weigh_or_rank(operator: Operator, objective: O
     assert 0.6 * best <= bound <= best * (1 + 1e-9)
 
 
+@pytest.mark.parametrize("rules", PEERS, ids=["zigzag", "accelforge"])
+@pytest.mark.parametrize("operator", [OPERATORS["matmul"], OPERATORS["heads"], OPERATORS["strided"]], ids=["matmul", "heads", "strided"])
+def test_bound_under_the_conventions_of_other_tools(operator: Operator, rules: ln.Conventions) -> None:
+    """Exact for energies without windows: every access is charged as the convention counts it."""
+    problem = ln.Problem(operator, MACHINES["uneven"], conventions=rules)
+    for objective in ("energy", "edp"):
+        best, batch, index = best_of_all(problem, objective)
+        bound = least_bound(problem, objective, batch, index)
+        assert 0.7 * best <= bound <= best * (1 + 1e-9)
+        if objective == "energy" and operator is not OPERATORS["strided"]:
+            assert bound == pytest.approx(best, rel=1e-9)
+
+
 @pytest.mark.parametrize("operator", OPERATORS.values(), ids=OPERATORS)
 def test_nests_cost_what_their_plan_says(operator: Operator) -> None:
     """Without the credit for related loops, the value of a plan is the energy of the nest read back from it (or a little more)."""
@@ -210,7 +227,8 @@ def test_bound_is_below_every_mapping_of_drawn_problems(data: st.DataObject) -> 
     levels.append(level("DRAM", None, (W, I, O), 40.0, shared_bandwidth=draw(st.sampled_from([0.25, 1.0, 1000.0]))))
     machine = Architecture("drawn", Compute("MAC", meshes[0], meshes[0], energy_pj=0.2), tuple(levels))
     objective: Objective = draw(st.sampled_from(get_args(Objective)))
-    problem = ln.Problem(operator, machine)
+    rules = draw(st.sampled_from([ln.TIMELOOP, ln.TIMELOOP, *PEERS]))
+    problem = ln.Problem(operator, machine, conventions=rules)
     try:
         best, batch, index = best_of_all(problem, objective)
     except TooMany:

@@ -12,7 +12,7 @@ from typing import ClassVar
 import numpy as np
 
 from tilewright import loopnest as ln
-from tilewright.loopnest.mapspace import Mapspace, Points, scores
+from tilewright.loopnest.mapspace import Mapspace, Points, problem_of, scores
 from tilewright.protocol.plugin import Candidate, Context, MapRequest
 
 #: Kicks in a row that led nowhere better after which the search gives up.
@@ -33,8 +33,7 @@ class Polish:
 
     def search(self, request: MapRequest, ctx: Context) -> Iterator[Candidate]:
         """Yield every improvement."""
-        problem = ln.Problem(request.operator, request.architecture, request.constraints)
-        space = Mapspace(problem)
+        space = Mapspace(problem_of(request))
         patience = int(request.options.get("kicks", PATIENCE))
         start = self._start(request, space, ctx)
         if start is None:

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from tilewright import loopnest as ln
-from tilewright.loopnest.mapspace import scores
+from tilewright.loopnest.mapspace import problem_of, scores
 from tilewright.protocol.errors import InvalidInput
 from tilewright.protocol.mapping import Mapping
 from tilewright.protocol.plugin import Candidate, Context, MapRequest, Options
@@ -42,7 +42,7 @@ class Portfolio:
 
     def search(self, request: MapRequest, ctx: Context) -> Iterator[Candidate]:
         """Yield every improvement of every member."""
-        problem = ln.Problem(request.operator, request.architecture, request.constraints)
+        problem = problem_of(request)
         best: Candidate | None = None
         value = np.inf
         for name in _members(request):

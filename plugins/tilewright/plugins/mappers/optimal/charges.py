@@ -56,6 +56,7 @@ def charges(problem: ln.Problem, units: Units, elements: list[float]) -> Charges
     size = units.units.shape[1]
     iterations = float(problem.operator.iterations)
     used, levels, prices = units.used, problem.architecture.levels, problem.prices
+    rule = problem.conventions.outputs
     energy = Linear(size)
     reads, writes = ([Linear(size) for _ in levels] for _ in range(2))
     # Instances of a cluster share an access as far as more are used than there are clusters.
@@ -82,10 +83,15 @@ def charges(problem: ln.Problem, units: Units, elements: list[float]) -> Charges
             if fetch is not None:
                 count(writes, child, prices.fill[child], fetch, np.ones(size))
             if written:
-                count(writes, parent, prices.update[parent], fetch, asked)
-                first = elements[t] * units.alike[parent + 1 :, t].prod(axis=0)
-                count(reads, parent, prices.read[parent], None, -first)
+                if fetch is not None or rule != "accelforge":
+                    count(writes, parent, prices.update[parent], fetch, asked)
+                if fetch is not None or rule != "zigzag":
+                    first = elements[t] * units.alike[parent + 1 :, t].prod(axis=0)
+                    count(reads, parent, prices.read[parent], None, -first)
                 if fetch is not None:
+                    if rule != "timeloop":
+                        # Words that go up are read.
+                        count(reads, child, prices.read[child], fetch, np.ones(size))
                     own = elements[t] * units.alike[child + 1 :, t].prod(axis=0)
                     count(writes, child, prices.fill[child], None, -own)
     steps = iterations / units.units.prod(axis=0)

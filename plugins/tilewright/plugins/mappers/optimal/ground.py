@@ -21,6 +21,9 @@ MOST = 20_000_000
 
 def unsupported(problem: ln.Problem) -> str:
     """Why a problem cannot be bounded; empty when it can."""
+    rules = problem.conventions
+    if rules.release != "2025" or rules.latency == "first-load" or rules.array != "none" or rules.peer_transfers:
+        return f"the conventions {', '.join(rules.names)} are not bounded"
     windows = Windows(problem)
     moved = problem.relevant.sum(axis=0)
     if not problem.operator.is_contraction:

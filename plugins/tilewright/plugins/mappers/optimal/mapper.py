@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import msgspec
 
-from tilewright import loopnest as ln
+from tilewright.loopnest.mapspace import problem_of
 from tilewright.protocol.errors import InvalidInput
 from tilewright.protocol.plugin import BudgetExhausted, Candidate, Context, MapRequest, Options
 
@@ -64,7 +64,7 @@ class Optimal:
     def _prepared(request: MapRequest, ctx: Context) -> tuple[MapRequest, Proof]:
         """The request with its options read, and the proof of it."""
         options = request.options
-        problem = ln.Problem(request.operator, request.architecture, request.constraints)
+        problem = problem_of(request)
         space = named(str(options.get("space", COSA)), request.architecture.name)
         if "shard" in options:
             request = msgspec.structs.replace(request, subspace=_share(str(options["shard"])))

@@ -51,7 +51,8 @@ def parts(problem: ln.Problem, space: str) -> list[ln.Problem]:
         return [problem]
     keeps = list(_keeps(problem))
     operators = list(_padded(problem.operator)) if problem.operator.is_contraction else [problem.operator]
-    return [ln.Problem(operator, problem.architecture, constraints) for operator in operators for constraints in keeps]
+    rules = problem.semantics, problem.conventions
+    return [ln.Problem(operator, problem.architecture, constraints, *rules) for operator in operators for constraints in keeps]
 
 
 def _keeps(problem: ln.Problem) -> Iterator[Constraints]:
