@@ -7,10 +7,11 @@ import pytest
 
 from tilewright.plugins.simulators.gemmini import host
 from tilewright.plugins.simulators.gemmini.commands import GARBAGE, Compute, ConfigExecute, Preload
+from tilewright.plugins.simulators.gemmini.energy import energy
 from tilewright.plugins.simulators.gemmini.loop_matmul import SOFTMAX
 from tilewright.plugins.simulators.gemmini.machine import LEAN, Machine, Memory
 from tilewright.plugins.simulators.gemmini.packets import read_packets, write_packets
-from tilewright.plugins.simulators.gemmini.tiling import ConvShape, tile_conv, tile_matmul, tile_norm
+from tilewright.plugins.simulators.gemmini.tiling import ConvShape, tile_add, tile_conv, tile_matmul, tile_norm
 from tilewright.plugins.simulators.gemmini.timing import simulate
 from tilewright.protocol import registry
 from tilewright.protocol.context import HostContext
@@ -45,9 +46,57 @@ def test_tiles_of_the_library(shape, tiles):
     assert tile_matmul(*shape, Machine()) == tiles
 
 
+#: Layers of ResNet-50 and BERT-Base with the tiles of the library of 2022 (DOSA's FireSim data, ucb-bar/dosa, BSD-2-Clause):
+#: C, K, rows = columns of the result, kernel, stride; kernel rows, kernel columns, columns, rows, input and output channels, images.
+LIBRARY = [
+    ((3, 64, 112, 7, 2), (7, 7, 23, 22, 3, 16, 1)), ((64, 64, 56, 1, 1), (1, 1, 23, 22, 64, 16, 1)),
+    ((64, 64, 56, 3, 1), (3, 3, 23, 22, 64, 16, 1)), ((64, 256, 56, 1, 1), (1, 1, 23, 22, 64, 16, 1)),
+    ((256, 64, 56, 1, 1), (1, 1, 23, 22, 240, 16, 1)), ((128, 128, 28, 3, 2), (3, 3, 23, 22, 48, 16, 1)),
+    ((128, 512, 28, 1, 1), (1, 1, 23, 22, 128, 16, 1)), ((256, 512, 28, 1, 2), (1, 1, 23, 22, 64, 16, 1)),
+    ((512, 128, 28, 1, 1), (1, 1, 23, 22, 240, 16, 1)), ((128, 128, 28, 3, 1), (3, 3, 23, 22, 128, 16, 1)),
+    ((256, 256, 14, 3, 2), (3, 3, 14, 14, 105, 32, 1)), ((256, 1024, 14, 1, 1), (1, 1, 14, 14, 256, 32, 1)),
+    ((512, 1024, 14, 1, 2), (1, 1, 14, 14, 160, 32, 1)), ((1024, 256, 14, 1, 1), (1, 1, 14, 14, 568, 32, 1)),
+    ((256, 256, 14, 3, 1), (3, 3, 14, 14, 240, 32, 1)), ((512, 512, 7, 3, 2), (3, 3, 7, 7, 113, 96, 1)),
+    ((512, 2048, 7, 1, 1), (1, 1, 7, 7, 512, 160, 1)), ((1024, 2048, 7, 1, 2), (1, 1, 7, 7, 368, 160, 1)),
+    ((2048, 512, 7, 1, 1), (1, 1, 7, 7, 624, 160, 1)), ((512, 512, 7, 3, 1), (3, 3, 7, 7, 119, 112, 1)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("layer", "tiles"), LIBRARY)
+def test_convolution_tiles_of_the_library(layer, tiles):
+    c, k, out, kernel, stride = layer
+    # an odd image: the library of 2022 loads every pixel of a strided 1 x 1 kernel
+    size = out * stride + (1 if stride == 2 and kernel == 1 else 0)
+    found = tile_conv(ConvShape(1, size, size, c, k, out, out, kernel, stride, kernel // 2), Machine())
+    assert (found.krows, found.kcols, found.pocols, found.porows, found.kchs, found.pochs, found.batches) == tiles
+
+
+@pytest.mark.parametrize(
+    ("shape", "tiles"),
+    [
+        ((128, 768, 768), (80, 80, 768)),
+        ((128, 128, 64), (80, 96, 64)),
+        ((128, 768, 3072), (80, 80, 816)),
+        ((1, 1000, 2048), (16, 128, 896)),
+    ],
+)
+def test_product_tiles_of_the_library(shape, tiles):
+    """From the same data: elements of M, N and K per tile."""
+    assert tuple(16 * size for size in tile_matmul(*shape, Machine())) == tiles
+
+
+def test_addition_tiles_are_halved_until_they_fit():
+    """By the published rule: rows are halved while there are more rows than columns, else a block of columns goes."""
+    assert tile_add(64, 64, Machine()) == (64, 64)
+    assert tile_add(3136, 64, Machine()) == (98, 64)
+    assert tile_add(64, 3136, Machine()) == (64, 128)
+    assert tile_add(49, 2048, Machine()) == (49, 128)
+
+
 def test_tiles_of_a_softmax_hold_whole_rows():
     assert tile_matmul(128, 128, 64, Machine(), SOFTMAX).j == 8
-    assert tile_norm(128, 768, Machine()) == 16 * (512 // 16 // 48) or tile_norm(128, 768, Machine()) == 16
+    assert tile_norm(128, 128, Machine()) == 64
+    assert tile_norm(128, 768, Machine()) == 16
 
 
 def test_channel_tiles_grow_by_one():
@@ -124,6 +173,23 @@ def test_energy_counts_every_multiplication():
         (cost,) = run([operator], tiles="auto").costs
         assert sum(row.count for row in cost.energy if row.action == "compute") == operator.macs
         assert cost.fidelity == "cycle"
+
+
+def test_every_event_has_a_price():
+    """Counts at the prices of the architecture; one that costs nothing is refused, and so is one that nobody has priced."""
+    architecture = registry.load("targets", "gemmini").architecture()
+    events = simulate(Machine(), host.matmul(host.Matmul(64, 64, 64, 4096, 1 << 14, 1 << 15), Machine())).events
+    rows = {(row.component, row.action): row for row in energy(events, architecture, Machine())}
+    assert rows["MAC", "compute"].count == rows["Registers", "read"].count == 64**3
+    assert rows["DRAM", "read"].count * architecture.level("DRAM").block_words == 2 * 64 * 64
+    assert rows["DRAM", "update"].count * architecture.level("DRAM").block_words == 64 * 64
+    assert rows["Scratchpad", "fill"].count == 2 * 64 * 4
+    assert rows["Registers", "fill"].count == 4 * 4 * 16 * 16
+    levels = tuple(msgspec.structs.replace(level, read_energy_pj=0.0) for level in architecture.levels)
+    with pytest.raises(InvalidArchitecture, match=r"DRAM\.read_energy_pj: 0\.0, but there are 512 of the event read_beats"):
+        energy(events, msgspec.structs.replace(architecture, levels=levels), Machine())
+    with pytest.raises(InvalidArchitecture, match="event page_walk: happened 3 times"):
+        energy({**events, "page_walk": 3}, architecture, Machine())
 
 
 def test_depthwise_runs_channel_by_channel():

@@ -7,16 +7,16 @@ from typing import ClassVar
 
 import msgspec
 
-from tilewright import loopnest as ln
 from tilewright.protocol.architecture import Architecture
-from tilewright.protocol.cost import Cost, EnergyRow, LatencyRow, Schedule
+from tilewright.protocol.cost import Cost, LatencyRow, Schedule
 from tilewright.protocol.errors import InvalidInput
 from tilewright.protocol.mapping import Mapping
 from tilewright.protocol.plugin import Context, Options, SimRequest, SimResult
-from tilewright.protocol.workload import INPUTS, OUTPUTS, WEIGHTS, Operator
+from tilewright.protocol.workload import Operator
 
 from . import extrapolate, host, isa, tiling
 from .compiled import run
+from .energy import energy
 from .functional import Array, Values
 from .loop_matmul import LoopMatmul
 from .lowering import Job, lower, machine_of, program_of, tiles_of
@@ -196,33 +196,14 @@ def _repeated(first: Outcome, two: int, attribution: dict[str, dict[str, int]], 
 
 
 def _cost(schedule: Schedule, architecture: Architecture, machine: Machine, outcome: Outcome, said: str) -> Cost:
-    """Events at the prices of the architecture; memories are priced per access of a block, registers per word."""
-    prices = ln.Prices(architecture)
-    index = architecture.index
-    registers, accumulator, scratchpad, dram = index("Registers"), index("Accumulator"), index("Scratchpad"), index("DRAM")
-    events, dim = outcome.events, machine.dim
-    block = architecture.levels[scratchpad].block_words
-    dram_block = architecture.levels[dram].block_words
-    rows = (
-        EnergyRow(architecture.compute.name, "compute", "", schedule.operator.macs, prices.compute),
-        EnergyRow("Registers", "read", WEIGHTS, schedule.operator.macs, prices.read[registers]),
-        EnergyRow("Registers", "fill", WEIGHTS, events["weight_load"], prices.fill[registers]),
-        EnergyRow("Scratchpad", "read", INPUTS, events["scratchpad_read"] * dim / block, prices.read[scratchpad]),
-        EnergyRow("Scratchpad", "fill", INPUTS, events["scratchpad_write"] * dim / block, prices.fill[scratchpad]),
-        EnergyRow("Accumulator", "read", OUTPUTS, events["accumulator_read"] * dim, prices.read[accumulator]),
-        EnergyRow("Accumulator", "update", OUTPUTS, events["accumulator_write"] * dim, prices.update[accumulator]),
-        EnergyRow("DRAM", "read", INPUTS, events["read_beats"] * machine.bus_bytes / dram_block, prices.read[dram]),
-        EnergyRow("DRAM", "update", OUTPUTS, events["write_beats"] * machine.bus_bytes / dram_block, prices.update[dram]),
-    )
-    array = outcome.attribution["array"]
+    events = outcome.events
     latency = (
-        LatencyRow("array", array.get("compute", 0)),
+        LatencyRow("array", outcome.attribution["array"]["compute"]),
         LatencyRow("DRAM reads", events["read_beats"]),
         LatencyRow("DRAM writes", events["write_beats"]),
     )
-    macs = schedule.operator.macs
-    utilization = macs / (architecture.compute.instances * outcome.cycles)
+    utilization = schedule.operator.macs / (architecture.compute.instances * outcome.cycles)
     return Cost(
-        MODEL, "cycle", outcome.cycles, energy=rows, latency=latency, utilization=utilization,
+        MODEL, "cycle", outcome.cycles, energy=energy(events, architecture, machine), latency=latency, utilization=utilization,
         conventions=("cycles are simulated: resources overlap as the machine overlaps them", *([said] if said else [])),
     )  # fmt: skip
