@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilewright.protocol.architecture import Architecture, Parameter
+from tilewright.protocol.cost import objective_value
 from tilewright.protocol.errors import InvalidInput, suggest
 from tilewright.protocol.mapping import Mapping
 from tilewright.protocol.plugin import Context, DesignCandidate, DesignRequest
@@ -96,7 +97,7 @@ class Designing:
         energy, delay = float(np.dot(self.counts, energies)), float(np.dot(self.counts, cycles))
         if delay > self.most_cycles:
             return math.inf
-        return {"edp": energy * delay, "energy": energy, "latency": delay}[self.request.objective]
+        return objective_value(self.request.objective, energy, delay)
 
     def affordable(self, hardware: Hardware) -> bool:
         """Is its area within the limit?"""

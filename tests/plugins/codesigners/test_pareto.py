@@ -152,5 +152,20 @@ def test_area_limit_is_kept() -> None:
 
 
 def test_unknown_limit_is_refused() -> None:
-    with pytest.raises(InvalidInput, match=r"'voltage' is unknown, expected one of accumulator_kib, area_mm2, cycles, pe, scratchpad_kib"):
+    with pytest.raises(
+        InvalidInput, match=r"limits: 'voltage' is unknown; expected one of accumulator_kib, area_mm2, cycles, pe, scratchpad_kib"
+    ):
         search(samples.workload(), 100, limits={"voltage": 1})
+
+
+def test_weighted_products_trade_one_for_the_other() -> None:
+    """More weight on delay never makes a design slower, more on energy never hungrier; both are proven about as well."""
+    objectives: tuple[Objective, ...] = ("e2dp", "ed2p")
+    found = {each: search(bert(), 2500, objective=each)[-1] for each in objectives}
+    (hungry, slow), (fed, fast) = (totals(bert(), found[each]) for each in objectives)
+    assert hungry <= fed * 1.001
+    assert fast <= slow * 1.001
+    for objective, value in zip(objectives, (hungry**2 * slow, fed * fast**2), strict=True):
+        claim = found[objective].claim
+        assert claim.lower_bound is not None
+        assert claim.lower_bound <= value <= 1.05 * claim.lower_bound

@@ -3,8 +3,8 @@
 A box is an interval of every parameter. Inside of it no mapping can beat its tile priced with the box's best prices,
 capacities and bandwidths, on the widest array side that divides its reach; a tile that does not fit the largest
 memories of the box does not exist there. For the energy-delay product of the whole, (sum of E)(sum of C), tangents
-``E + lambda C >= sum over operators of the least E + lambda C`` enclose all choices in a polygon; a product of two
-positive sums is least at a vertex of it. Boxes are split best first; the bound is the least over all boxes that are left.
+``E + lambda C >= sum over operators of the least E + lambda C`` enclose all choices in a polygon; a product of
+powers of two positive sums is least at a vertex of it. Boxes are split best first; the bound is the least over all boxes that are left.
 
 Prices, capacities and bandwidths come from the target's architectures at the corners of a box, energies per word are
 taken to rise with the size of a memory (a test compares with every mapping on every hardware of small spaces).
@@ -23,8 +23,9 @@ import numpy as np
 from tilewright import loopnest as ln
 from tilewright.loopnest.mapspace import divisors
 from tilewright.protocol.architecture import Architecture
-from tilewright.protocol.cost import Objective
+from tilewright.protocol.cost import Objective, objective_value
 
+from .choice import PRODUCTS
 from .tiles import ACCUMULATOR, COLUMNS, DRAM, ROWS, SCRATCHPAD, Floats, Ints, Tiles
 
 #: Tangents per box, at most; the polygon is then as good as exact.
@@ -229,38 +230,40 @@ class Bound:
         points = [(float(energy[pick].sum()), float(cycles[pick].sum()), pick) for pick in (first, last)]
         if least[1] > self._most_cycles:
             return math.inf, last, (0.0, 0.0)
-        if self._objective == "energy":
-            return least[0], self._best_of(points), (self.upper - least[0], math.inf)
-        if self._objective == "latency":
-            return least[1], last, (math.inf, self.upper - least[1])
+        if self._objective not in PRODUCTS:
+            # The second of two objectives adds less than 1, and the first may be rounded down to whole pJ.
+            if self._objective.startswith("latency"):
+                return least[1], last, (math.inf, self.upper - least[1])
+            return math.floor(least[0]), self._best_of(points), (self.upper + 1 - least[0], math.inf)
+        a, b = PRODUCTS[self._objective]
         # Tangents E + lambda C >= m, by lambda; the outermost ones are E >= least and C >= least.
         tangents: list[tuple[float, float, float]] = [(1.0, 0.0, least[0]), (0.0, 1.0, least[1])]
-        bound, vertex = least[0] * least[1], least
+        bound, vertex = least[0] ** a * least[1] ** b, least
         for _ in range(TANGENTS):
-            weight = vertex[0] / vertex[1]
+            weight = b * vertex[0] / (a * vertex[1])
             pick = _choose(energy + weight * cycles, cycles, starts)
             points.append((float(energy[pick].sum()), float(cycles[pick].sum()), pick))
             tangents.append((1.0, weight, points[-1][0] + weight * points[-1][1]))
             tangents.sort(key=lambda each: (each[1] / each[0]) if each[0] else math.inf)
             before = bound
-            bound, vertex = min(_vertices(tangents), key=lambda each: each[0])
+            bound, vertex = min(((e**a * c**b, (e, c)) for e, c in _vertices(tangents)), key=lambda each: each[0])
             if bound >= self.upper or bound <= before * (1 + CLOSE):
                 break
-        return bound, self._best_of(points), (self.upper / least[1] - least[0], self.upper / least[0] - least[1])
+        wasted = (self.upper / least[1] ** b) ** (1 / a) - least[0], (self.upper / least[0] ** a) ** (1 / b) - least[1]
+        return bound, self._best_of(points), wasted
 
     def _best_of(self, points: list[tuple[float, float, Ints]]) -> Ints:
         """The tiles of the (energy, cycles, tiles) with the least objective among those that are fast enough; else the fastest."""
         fast = [each for each in points if each[1] <= self._most_cycles] or [min(points, key=lambda each: each[1])]
-        return min(fast, key=lambda each: each[0] * (each[1] if self._objective == "edp" else 1))[2]
+        return min(fast, key=lambda each: objective_value(self._objective, each[0], each[1]))[2]
 
 
-def _vertices(tangents: list[tuple[float, float, float]]) -> list[tuple[float, tuple[float, float]]]:
-    """(product, (E, C)) where successive tangents ``a E + b C = m`` meet."""
+def _vertices(tangents: list[tuple[float, float, float]]) -> list[tuple[float, float]]:
+    """(E, C) where successive tangents ``a E + b C = m`` meet."""
     found = []
     for (a, b, m), (c, d, n) in itertools.pairwise(tangents):
         determinant = a * d - b * c
-        energy, cycles = (m * d - b * n) / determinant, (a * n - m * c) / determinant
-        found.append((energy * cycles, (energy, cycles)))
+        found.append(((m * d - b * n) / determinant, (a * n - m * c) / determinant))
     return found
 
 

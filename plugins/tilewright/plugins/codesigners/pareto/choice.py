@@ -8,14 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tilewright.protocol.cost import Objective
+from tilewright.loopnest.designing import Hardware
+from tilewright.protocol.cost import Objective, objective_value
 
+#: Objectives that are E^a C^b -> (a, b).
+PRODUCTS: dict[str, tuple[int, int]] = {"edp": (1, 1), "ed2p": (1, 2), "e2dp": (2, 1)}
 #: Iterations of the fixpoint; it settles after two or three.
 SETTLED = 12
 #: Steps of the bisection that meets a latency target.
 HALVINGS = 40
-
-Hardware = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -44,21 +45,22 @@ class Figures:
     def best(self, objective: Objective, most_cycles: float = np.inf) -> Choice:
         """The choice with the least objective that takes at most `most_cycles`; where none does, the fastest, of infinite value.
 
-        Energy-delay: (sum of E)(sum of C) is least where E + lambda C is least with lambda = E / C of the answer itself: a
-        fixpoint. A latency target raises lambda until it is met.
+        A product of powers (sum of E)^a (sum of C)^b is least where E + lambda C is least with lambda = b E / a C of the answer
+        itself: a fixpoint. A latency target raises lambda until it is met.
         """
-        if objective == "latency":
+        if objective in PRODUCTS:
+            found = self._fixpoint(objective)
+        elif objective.startswith("latency"):
             found = self._choice([int(np.lexsort((e, c))[0]) for e, c in zip(self.energies, self.cycles, strict=True)], objective)
-        elif objective == "energy":
-            found = self._choice([int(np.lexsort((c, e))[0]) for e, c in zip(self.energies, self.cycles, strict=True)], objective)
         else:
-            found = self._fixpoint()
+            found = self._choice([int(np.lexsort((c, e))[0]) for e, c in zip(self.energies, self.cycles, strict=True)], objective)
         return found if found.cycles <= most_cycles else self._fast_enough(found, objective, most_cycles)
 
-    def _fixpoint(self) -> Choice:
-        found = self._choice([int(np.argmin(e * c)) for e, c in zip(self.energies, self.cycles, strict=True)], "edp")
+    def _fixpoint(self, objective: Objective) -> Choice:
+        a, b = PRODUCTS[objective]
+        found = self._choice([int(np.argmin(e**a * c**b)) for e, c in zip(self.energies, self.cycles, strict=True)], objective)
         for _ in range(SETTLED):
-            better = self.weighted(found.energy / found.cycles, "edp")
+            better = self.weighted(b * found.energy / (a * found.cycles), objective)
             if better.value >= found.value:
                 break
             found = better
@@ -92,5 +94,5 @@ class Figures:
     def _choice(self, picks: list[int], objective: Objective) -> Choice:
         energy = float(sum(each[i] for each, i in zip(self.energies, picks, strict=True)))
         cycles = float(sum(each[i] for each, i in zip(self.cycles, picks, strict=True)))
-        value = {"edp": (energy * cycles, energy), "energy": (energy, cycles), "latency": (cycles, energy)}[objective]
-        return Choice(self.hardware, tuple(picks), value, energy, cycles, self.area)
+        value = objective_value(objective, energy, cycles)
+        return Choice(self.hardware, tuple(picks), (value, cycles if objective == "energy" else energy), energy, cycles, self.area)

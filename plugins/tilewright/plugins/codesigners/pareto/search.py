@@ -14,18 +14,18 @@ import itertools
 from collections.abc import Iterator
 from typing import ClassVar
 
+import msgspec
 import numpy as np
 
 from tilewright import loopnest as ln
-from tilewright.protocol.architecture import Architecture, Parameter
+from tilewright.loopnest.designing import Designing, Hardware, area
 from tilewright.protocol.cost import Claim
 from tilewright.protocol.errors import InvalidInput
 from tilewright.protocol.mapping import Mapping
 from tilewright.protocol.plugin import Context, DesignCandidate, DesignRequest
-from tilewright.protocol.workload import Operator
 
 from .bound import Bound
-from .choice import Choice, Figures, Hardware
+from .choice import Choice, Figures
 from .fronts import front
 from .space import Space, named_applies, unknown
 from .tiles import MAPSPACE, tiles_of
@@ -36,8 +36,6 @@ SHORTLIST = 24
 GRID = 150
 #: Mappings per operator whose neighbours join the pool in one round.
 SEEDS = 4
-#: Budget per operator when none is given.
-DEFAULT_SHARE = 20_000
 #: Part of the budget that fills the pools: half; where a bound leads the search, a tenth.
 DRAWN, DRAWN_LED = 2, 10
 #: Boxes of hardware that are bounded for each this many evaluations per operator.
@@ -65,32 +63,12 @@ class Search:
     """One search: pools, hardware candidates, and what is known about them."""
 
     def __init__(self, request: DesignRequest, ctx: Context) -> None:
-        self.request, self.ctx = request, ctx
-        self.target = ctx.plugin("targets", request.target)
-        self.parameters: tuple[Parameter, ...] = self.target.design_space().parameters
-        self._limits = dict(request.limits)
-        self._most_area = self._limits.pop("area_mm2", np.inf)
-        self._most_cycles = self._limits.pop("cycles", np.inf)
-        known = {parameter.name for parameter in self.parameters}
-        for name in self._limits:
-            if name not in known:
-                raise InvalidInput(f"limits: {name!r} is unknown, expected one of {', '.join(sorted({*known, 'area_mm2', 'cycles'}))}")
-        self._operators: list[Operator] = []
-        counts = []
-        for each in request.workloads:
-            for task in each.workload.tasks:
-                if task.operator.is_contraction:
-                    self._operators.append(task.operator)
-                    counts.append(task.count * each.weight)
-        if not self._operators:
-            raise InvalidInput("workloads: no contraction among their operators, expected at least one to design for")
-        self._counts = np.array(counts)
+        self._ctx, self._designing = ctx, Designing(request, ctx)
+        designing = self._designing
         self.named = self._space_option()
-        largest = self.architecture(tuple(max(v for v in p.values if self._allows(p, v)) for p in self.parameters))
-        problems = [ln.Problem(operator, largest, self.target.constraints()) for operator in self._operators]
+        largest = designing.architecture(designing.largest)
+        problems = [ln.Problem(operator, largest, designing.target.constraints()) for operator in designing.operators]
         self._spaces = [Space(problem, named=self.named) for problem in problems]
-        budget = ctx.budget.evaluations
-        self._share = max(1, budget // len(problems)) if budget is not None else DEFAULT_SHARE
         self.pools: list[ln.Pool] = []
         self.best: Choice | None = None
         self._claim = Claim()
@@ -101,25 +79,19 @@ class Search:
         self._varied: set[tuple[int, Mapping]] = set()
 
     def _space_option(self) -> bool:
-        applies = named_applies(self.target, self._operators)
-        space = self.request.options.get("space", "named" if applies else "full")
+        request = self._designing.request
+        applies = named_applies(self._designing.target, self._designing.operators)
+        space = request.options.get("space", "named" if applies else "full")
         if space not in SPACES:
             raise InvalidInput(f"options.space: {space!r}, expected one of {', '.join(SPACES)}")
         if space == "named" and not applies:
-            raise InvalidInput(f"options.space: 'named' is of targets built like gemmini, expected 'full' for {self.request.target!r}")
+            raise InvalidInput(f"options.space: 'named' is of targets built like gemmini, expected 'full' for {request.target!r}")
         return space == "named"
 
-    def architecture(self, hardware: Hardware) -> Architecture:
-        """The target with these parameter values."""
-        values = {parameter.name: value for parameter, value in zip(self.parameters, hardware, strict=True)}
-        architecture: Architecture = self.target.architecture(**values)
-        return architecture
-
     def candidate(self, choice: Choice) -> DesignCandidate:
-        """A choice as an answer."""
-        values = {parameter.name: value for parameter, value in zip(self.parameters, choice.hardware, strict=True)}
+        """A choice as an answer, with what is proven so far."""
         mappings = tuple(pool.batch.mapping(index) for pool, index in zip(self.pools, choice.indices, strict=True))
-        return DesignCandidate(values, mappings, self._claim)
+        return msgspec.structs.replace(self._designing.candidate(choice.hardware, mappings), claim=self._claim)
 
     def run(self) -> Iterator[DesignCandidate]:
         """Fill the pools, then search hardware and improve mappings in turn until the budget ends or nothing helps."""
@@ -130,7 +102,7 @@ class Search:
         self._shorten()
         if self.named:
             yield from self._led()
-        while not self.ctx.cancelled and not self._settled():
+        while not self._ctx.cancelled and not self._settled():
             yield from self._improved(self._steps())
             if not self._vary():
                 break
@@ -139,41 +111,38 @@ class Search:
 
     def _settled(self) -> bool:
         """Is the proven gap at most what was asked for?"""
-        goal = self.ctx.budget.gap
+        goal = self._ctx.budget.gap
         return self._claim.gap is not None and self._claim.gap <= (1e-9 if goal is None else goal)
-
-    def _allows(self, parameter: Parameter, value: int) -> bool:
-        return value <= self._limits.get(parameter.name, value)
 
     def _fill(self) -> None:
         """Draw the pools on the largest hardware, the given schedules among them."""
-        share = max(1, self._share // (DRAWN_LED if self.named else DRAWN))
-        given = {schedule.operator: schedule.mapping for schedule in self.request.start}
+        share = max(1, self._designing.share // (DRAWN_LED if self.named else DRAWN))
+        given = {schedule.operator: schedule.mapping for schedule in self._designing.request.start}
         for space in self._spaces:
-            batch = space.sample(self.ctx.rng, share)
+            batch = space.sample(self._ctx.rng, share)
             if not self.named and space.problem.operator in given:
                 batch = ln.Batch.concatenate([ln.Batch.from_mappings(space.problem, [given[space.problem.operator]]), batch])
             batch = batch[:share]
-            self.ctx.charge(len(batch))
+            self._ctx.charge(len(batch))
             self.pools.append(ln.Pool(batch))
-            self.ctx.progress(f"pool of {len(batch)} mappings")
+            self._ctx.progress(f"pool of {len(batch)} mappings")
 
     def _grid(self) -> list[Hardware]:
         """Geometric steps of every parameter, as fine as `GRID` candidates allow, and the default."""
         axes = []
-        fine = max(2, int(GRID ** (1 / max(1, len(self.parameters)))))
-        for parameter in self.parameters:
-            values = np.array([value for value in parameter.values if self._allows(parameter, value)])
+        fine = max(2, int(GRID ** (1 / max(1, len(self._designing.parameters)))))
+        for allowed in self._designing.values:
+            values = np.array(allowed)
             wanted = np.geomspace(values[0], values[-1], fine)
             axes.append(sorted({int(values[np.abs(np.log(values / want)).argmin()]) for want in wanted}))
-        default = tuple(parameter.default for parameter in self.parameters)
-        usable = all(self._allows(p, v) for p, v in zip(self.parameters, default, strict=True))
+        default = tuple(parameter.default for parameter in self._designing.parameters)
+        usable = all(value in allowed for allowed, value in zip(self._designing.values, default, strict=True))
         return [*([default] if usable else []), *itertools.product(*axes)]
 
     def _improved(self, candidates: list[Hardware], *, follow: bool = True) -> Iterator[DesignCandidate]:
         """Price hardware; every new best is yielded and, to `follow`, its own neighbourhood is priced next."""
         todo = list(candidates)
-        while todo and not self.ctx.cancelled:
+        while todo and not self._ctx.cancelled:
             found = False
             for hardware in todo:
                 choice = self._price(hardware)
@@ -188,8 +157,7 @@ class Search:
         if self.best is None:
             return []
         neighbours = [self._shrunk(self.best)]
-        for at, parameter in enumerate(self.parameters):
-            values = [value for value in parameter.values if self._allows(parameter, value)]
+        for at, values in enumerate(self._designing.values):
             here = values.index(self.best.hardware[at])
             wanted = {values[max(0, here - 1)], values[min(len(values) - 1, here + 1)]}
             for factor in (0.5, 0.7, 0.9, 1.1, 1.4, 2.0):
@@ -201,12 +169,11 @@ class Search:
         """The smallest values (one parameter after the other) on which every chosen mapping is still valid."""
         chosen = [ln.Pool(pool.batch[index : index + 1]) for pool, index in zip(self.pools, choice.indices, strict=True)]
         hardware = list(choice.hardware)
-        for at, parameter in enumerate(self.parameters):
-            values = parameter.values
+        for at, values in enumerate(self._designing.values):
             low, high = 0, values.index(hardware[at])
             while low < high:
                 middle = (low + high) // 2
-                there = self.architecture((*hardware[:at], values[middle], *hardware[at + 1 :]))
+                there = self._designing.architecture((*hardware[:at], values[middle], *hardware[at + 1 :]))
                 if all(np.isfinite(pool.on(there)[1][0]) for pool in chosen):
                     high = middle
                 else:
@@ -218,18 +185,19 @@ class Search:
         """The best choice of mappings on this hardware; None when some operator has no valid one, or a limit is exceeded."""
         if hardware not in self._priced:
             figures = self.figures(hardware)
-            self._priced[hardware] = None if figures is None else figures.best(self.request.objective, self._most_cycles)
+            self._priced[hardware] = (
+                None if figures is None else figures.best(self._designing.request.objective, self._designing.most_cycles)
+            )
         return self._priced[hardware]
 
     def figures(self, hardware: Hardware) -> Figures | None:
         """What the pools cost there; None when some operator has no valid mapping, or the area is too large."""
-        architecture = self.architecture(hardware)
-        prices = ln.Prices(architecture)
-        area = prices.compute_area + sum(prices.area)
-        if area > self._most_area:
+        architecture = self._designing.architecture(hardware)
+        size = area(architecture)
+        if size > self._designing.most_area:
             return None
         energies, cycles = [], []
-        for at, (pool, count) in enumerate(zip(self.pools, self._counts, strict=True)):
+        for at, (pool, count) in enumerate(zip(self.pools, self._designing.counts, strict=True)):
             delay, energy = pool.on(architecture)
             valid = np.isfinite(energy)
             if self._short:
@@ -240,7 +208,7 @@ class Search:
                 return None
             energies.append(np.where(valid, energy * count, np.inf))
             cycles.append(np.where(valid, delay * count, np.inf))
-        return Figures(hardware, area, energies, cycles)
+        return Figures(hardware, size, energies, cycles)
 
     def _shorten(self) -> None:
         """Keep of each pool what is among the best on some hardware of the coarse grid, and what the best choice uses."""
@@ -258,15 +226,21 @@ class Search:
     def _led(self) -> Iterator[DesignCandidate]:
         """Split boxes of the bound; the tiles and hardware that look best in a box become mappings and a candidate."""
         problems = [space.problem for space in self._spaces]
-        limits = tuple((p.values[0], max(v for v in p.values if self._allows(p, v))) for p in self.parameters)
+        limits = tuple((values[0], values[-1]) for values in self._designing.values)
         tiles = [tiles_of(problem) for problem in problems]
         bound = Bound(
-            tiles, self._counts.tolist(), self.target.architecture, limits, self.request.objective, self._most_area, self._most_cycles
+            tiles,
+            self._designing.counts.tolist(),
+            self._designing.target.architecture,
+            limits,
+            self._designing.request.objective,
+            self._designing.most_area,
+            self._designing.most_cycles,
         )
-        self.ctx.progress(f"{sum(map(len, tiles))} tiles bounded")
+        self._ctx.progress(f"{sum(map(len, tiles))} tiles bounded")
         known: set[tuple[int, int, int]] = set()
-        boxes = max(ROUND, self._share // EVALUATIONS_PER_BOX)
-        while bound.boxes < boxes and not self.ctx.cancelled and not self._settled():
+        boxes = max(ROUND, self._designing.share // EVALUATIONS_PER_BOX)
+        while bound.boxes < boxes and not self._ctx.cancelled and not self._settled():
             if self.best is not None:
                 bound.upper = min(bound.upper, self.best.value[0])
             wanted: dict[Hardware, None] = {}
@@ -301,19 +275,20 @@ class Search:
     def _prove(self, bound: Bound) -> None:
         if self.best is not None and np.isfinite([bound.lower, self.best.value[0]]).all():
             self._claim = Claim("best found", f"{MAPSPACE}; every {self._range()}", bound.lower, self.best.value[0] / bound.lower - 1)
-            self.ctx.progress(f"{bound.boxes} boxes bounded", gap=self._claim.gap or 0.0)
+            self._ctx.progress(f"{bound.boxes} boxes bounded", gap=self._claim.gap or 0.0)
 
     def _range(self) -> str:
         """The hardware that the bound is about."""
-        return ", ".join(f"{p.name} {p.values[0]}..{max(v for v in p.values if self._allows(p, v))}" for p in self.parameters)
+        ranges = zip(self._designing.parameters, self._designing.values, strict=True)
+        return ", ".join(f"{parameter.name} {values[0]}..{values[-1]}" for parameter, values in ranges)
 
     def _join(self, at: int, batch: ln.Batch) -> int:
         """Evaluate what is new of a batch, as far as the budget allows; how many joined the pool."""
         batch = batch[unknown(batch, self.pools[at].batch)]
-        left = self.ctx.budget.evaluations
+        left = self._ctx.budget.evaluations
         batch = batch if left is None else batch[:left]
         if len(batch):
-            self.ctx.charge(len(batch))
+            self._ctx.charge(len(batch))
             self.pools[at] = ln.Pool(ln.Batch.concatenate([self.pools[at].batch, batch]))
         return len(batch)
 
@@ -322,7 +297,7 @@ class Search:
         if self.best is None:
             return False
         added = 0
-        architecture = self.architecture(self.best.hardware)
+        architecture = self._designing.architecture(self.best.hardware)
         for at, index in enumerate(self.best.indices):
             pool = self.pools[at]
             cycles, energy = pool.on(architecture)
@@ -336,16 +311,16 @@ class Search:
 
     def _fronts(self, grid: list[Hardware]) -> Iterator[DesignCandidate]:
         """The non-dominated designs among the grid and the best, other than the best."""
-        count = int(self.request.options.get("front", 12))
+        count = int(self._designing.request.options.get("front", 12))
         if self.best is None or count < 1:
             return
         choices: list[Choice] = []
         for hardware in dict.fromkeys([self.best.hardware, *self._priced, *grid]):
-            if self.ctx.cancelled:
+            if self._ctx.cancelled:
                 return
             if figures := self.figures(hardware):
-                choices += [figures.best(objective, self._most_cycles) for objective in ("edp", "energy", "latency")]
-        for choice in front([each for each in choices if each.cycles <= self._most_cycles], count):
+                choices += [figures.best(objective, self._designing.most_cycles) for objective in ("edp", "energy", "latency")]
+        for choice in front([each for each in choices if each.cycles <= self._designing.most_cycles], count):
             yield self.candidate(choice)
 
 
