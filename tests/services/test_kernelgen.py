@@ -52,6 +52,16 @@ def test_the_emitter_that_covers_the_target_is_chosen(host: Host, offer: Offer) 
     assert kernelgen.plugins(KernelJob(OPERATOR, "another"), host) == (("emitters", "other"),)
 
 
+def test_an_emitter_that_wants_to_be_named_is_not_chosen(host: Host, offer: Offer) -> None:
+    class Slow(emitter("toy")):  # type: ignore[misc]
+        only_by_name = True
+
+    offer("emitters", "aa_slow", Slow)
+    offer("emitters", "toy_emitter", emitter("toy"))
+    assert kernelgen.plugins(KernelJob(OPERATOR, "toy"), host) == (("emitters", "toy_emitter"),)
+    assert kernelgen.plugins(KernelJob(OPERATOR, "toy", emitter="aa_slow"), host) == (("emitters", "aa_slow"),)
+
+
 def test_a_target_without_an_emitter_gets_host_kernels_and_is_told(host: Host, offer: Offer, monkeypatch: pytest.MonkeyPatch) -> None:
     offer("emitters", "for_arm", emitter("neon"))
     monkeypatch.setattr(platform, "machine", lambda: "aarch64")

@@ -148,6 +148,8 @@ class SimResult(msgspec.Struct, frozen=True, omit_defaults=True):
     model: str
     #: Resource -> share of the cycles, per schedule.
     attribution: tuple[dict[str, float], ...] = ()
+    #: Why a cost differs from the schedule's own, per schedule.
+    reasons: tuple[str, ...] = ()
 
 
 class Document(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -255,7 +257,7 @@ class Simulator(Protocol):
 
 
 class Emitter(Protocol):
-    """Generates kernels."""
+    """Generates kernels. One with a true attribute ``only_by_name`` is never chosen for a target unless it is named."""
 
     options: ClassVar[dict[str, str]]
     #: Targets it emits for.

@@ -84,6 +84,13 @@ def test_the_native_schedule_issues_the_same_instructions():
 
 
 @needs_exo
+def test_what_a_result_depends_on_names_exo_and_the_compilers():
+    said = Exo().environment(_context("avx2"))
+    assert said.startswith("exo-lang 1.")
+    assert said.endswith(registry.load("emitters", "native").environment(_context("avx2")))
+
+
+@needs_exo
 @pytest.mark.parametrize(
     ("operator", "target", "message"),
     [

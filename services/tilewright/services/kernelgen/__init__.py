@@ -66,13 +66,13 @@ def choose(job: KernelJob, host: Host) -> Choice:
 
 
 def _covered(host: Host) -> dict[str, str]:
-    """Target -> the emitter for it (the first by name). Broken emitters, and those of one name, cover nothing."""
+    """Target -> the emitter for it (the first by name). Broken ones, those of one name and those that want to be named cover nothing."""
     covered: dict[str, str] = {}
     for ref in registry.plugins("emitters"):
         try:
             emitter = host.plugin("emitters", ref.name)
         except (BrokenPlugin, InvalidInput):
             continue
-        for target in emitter.targets:
+        for target in () if getattr(emitter, "only_by_name", False) else emitter.targets:
             covered.setdefault(target, ref.name)
     return covered

@@ -8,6 +8,7 @@ whose columns fill whole vectors.
 
 from __future__ import annotations
 
+from importlib import metadata
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -26,6 +27,8 @@ _TEMPLATES = Path(__file__).parent / "templates"
 class Exo:
     """The exo emitter."""
 
+    #: Half a second of scheduling per tile, and an extra package: the native emitter is the default.
+    only_by_name: ClassVar[bool] = True
     targets: ClassVar[tuple[str, ...]] = ("avx2", "avx512", "neon")
     uses: ClassVar[tuple[str, ...]] = ("emitters:native", *(f"targets:{target}" for target in targets))
     options: ClassVar[dict[str, str]] = {
@@ -79,6 +82,15 @@ class Exo:
             tiles=tuple((height, width * lanes) for height, width in reversed(tiles)),
             files=files,
         )
+
+    def environment(self, ctx: Context) -> str:
+        """What a verification depends on besides code: Exo, and what the native emitter names."""
+        try:
+            version = metadata.version("exo-lang")
+        except metadata.PackageNotFoundError:
+            version = "absent"
+        native: str = ctx.plugin("emitters", "native").environment(ctx)
+        return f"exo-lang {version}; {native}"
 
     def explain(self, request: EmitRequest, ctx: Context) -> tuple[tuple[str, str], ...]:
         """The procedure after each step for the main register tile, and its C."""
