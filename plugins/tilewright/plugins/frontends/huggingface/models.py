@@ -79,6 +79,9 @@ def read(source: str) -> dict[str, Any]:
         raise InvalidInput(f"{path}: {error}; expected a {CONFIG} of transformers") from error
     if not isinstance(fields, dict) or not ("model_type" in fields or fields.get("architectures")):
         raise InvalidInput(f"{path}: no model_type, expected a {CONFIG} of transformers")
+    named_classes = fields.get("architectures") or []
+    if not isinstance(named_classes, list) or not all(isinstance(each, str) for each in named_classes):
+        raise InvalidInput(f"{path}: architectures: {str(named_classes)[:60]}, expected a list of names")
     if fields.get("auto_map"):
         raise InvalidInput(
             f"{path}: auto_map: the model is code that comes with it ({_first(fields['auto_map'])}), which is never run here"

@@ -15,7 +15,7 @@ from tilewright.protocol.plugin import Options
 from tilewright.protocol.workload import Workload
 
 from .counting import count
-from .shapes import Values, infer
+from .shapes import Values, infer, plain_names
 
 #: Most unknown nodes that an error names.
 NAMED = 20
@@ -86,6 +86,7 @@ def pin(model: Any, options: Options, source: str) -> Values:
     for each in model.graph.input:
         if each.name in weights:
             continue
+        plain_names(each.name, *(dim.dim_param for dim in each.type.tensor_type.shape.dim))
         shape = []
         dims = each.type.tensor_type.shape.dim
         for axis, dim in enumerate(dims):

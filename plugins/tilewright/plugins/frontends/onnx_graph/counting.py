@@ -10,7 +10,7 @@ from tilewright.protocol.errors import InvalidInput
 from tilewright.protocol.workload import Workload
 
 from .nodes import VIEWS, Attributes, as_call
-from .shapes import Values, has_graphs
+from .shapes import MALFORMED, Values, has_graphs
 
 #: Bits of ONNX element types.
 BITS = {
@@ -92,6 +92,8 @@ def _node(node: Any, label: str, rules: Any, graph: Any, values: Values, images:
         steps = rules.steps(call)
     except InvalidInput as error:
         return f"{node.op_type} {label}: {error}"
+    except MALFORMED as error:
+        return f"{node.op_type} {label}: malformed ({type(error).__name__}: {error})"
     keys = [each for each in node.input if each]
     graph.add(label, steps, keys, node.output[0])
     if node.op_type in ("Conv", "ConvTranspose", "QLinearConv", "ConvInteger") or any(each in images for each in named):

@@ -5,6 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from tilewright.protocol.errors import InvalidInput
+
+#: What reading of nodes and tensors ends in that do not have what they should.
+MALFORMED = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError)
 #: Largest tensor that is computed, in elements: shapes and indices are small, weights need no values.
 SMALL = 1 << 12
 #: Operators that exporters compute shapes and indices with; no others are computed.
@@ -43,16 +47,21 @@ def infer(model: Any, values: Values) -> Values:
     todo = list(reversed(model.graph.node))
     while todo:
         node = todo.pop()
-        branch = _branch(node, values, onnx)
-        if branch is not None:
-            _parameters(branch, values)
-            results = [
-                onnx.helper.make_node("Identity", [inner.name], [outer]) for inner, outer in zip(branch.output, node.output, strict=False)
-            ]
-            todo += [*reversed(results), *reversed(branch.node)]
+        plain_names(node.name, node.op_type, node.domain, *node.input, *node.output)
+        try:
+            branch = _branch(node, values, onnx)
+            if branch is None:
+                _infer(node, values, opsets, onnx, model)
+        except MALFORMED as error:
+            raise InvalidInput(f"{node.op_type} {node.name or node.output[:1]}: malformed ({type(error).__name__}: {error})") from error
+        if branch is None:
+            values.nodes.append(node)
             continue
-        _infer(node, values, opsets, onnx, model)
-        values.nodes.append(node)
+        _parameters(branch, values)
+        results = [
+            onnx.helper.make_node("Identity", [inner.name], [outer]) for inner, outer in zip(branch.output, node.output, strict=False)
+        ]
+        todo += [*reversed(results), *reversed(branch.node)]
     return values
 
 
@@ -60,12 +69,23 @@ def _parameters(graph: Any, values: Values) -> None:
     from onnx import numpy_helper
 
     for each in graph.initializer:
+        plain_names(each.name)
         shape = tuple(each.dims)
         values.shapes[each.name] = (shape, each.data_type)
         values.static.add(each.name)
         values.parameters.append(each.name)
         if math.prod(shape) <= SMALL and not each.external_data:
-            values.constants[each.name] = numpy_helper.to_array(each)
+            try:
+                values.constants[each.name] = numpy_helper.to_array(each)
+            except MALFORMED as error:
+                raise InvalidInput(f"parameter {each.name!r}: does not hold what its shape {shape} says: {error}") from error
+
+
+def plain_names(*names: str | bytes) -> None:
+    """Raise `InvalidInput` for a name that is not UTF-8, which protobuf hands out as bytes."""
+    for name in names:
+        if isinstance(name, bytes):
+            raise InvalidInput(f"name {name[:40]!r}: not UTF-8")
 
 
 def _branch(node: Any, values: Values, onnx: Any) -> Any:
