@@ -177,6 +177,8 @@ class Simulated(msgspec.Struct, frozen=True, omit_defaults=True):
     #: True when the simulator's model is the one that predicted: nothing independent was learnt.
     same_model: bool = True
     attribution: tuple[dict[str, float], ...] = ()
+    #: Why each cost differs from the predicted one, where the simulator says it.
+    reasons: tuple[str, ...] = ()
 
 
 Job = ProfileJob | MapJob | CodesignJob | KernelJob | SimulateJob

@@ -140,6 +140,21 @@ def test_an_independent_simulation_is_compared(state: RunState, answers: dict[st
     assert "cycles +10.0 %, energy +0.0 %" in shown
 
 
+def test_a_simulator_says_why_it_differs(state: RunState, answers: dict[str, Answer]) -> None:
+    base = answers["simulate-0"]
+    assert isinstance(base, Simulated)
+    costs = tuple(msgspec.structs.replace(cost, cycles=2 * cost.cycles) for cost in base.costs)
+    shares = tuple({"array: drain": 0.5} for _ in costs)
+    answers["simulate-0"] = Simulated(costs, "gemmini/1", False, shares, tuple(f"reason {index}" for index in range(len(costs))))
+    report = gather(state, answers, {})
+    shown = text(tables.report(report, 160))
+    assert "Cycles, predicted and simulated" in shown
+    assert "+100.0 %" in shown and "reason 0" in shown
+    layer = summary(report)["layers"][0]
+    assert layer["simulated"]["reason"] == "reason 0"
+    assert layer["simulated"]["attribution"] == {"array: drain": 0.5}
+
+
 def test_simulated_costs_go_to_the_layers_that_have_a_mapping(state: RunState, answers: dict[str, Answer]) -> None:
     answers["map-0"], answers["map-2"] = answers["map-2"], answers["map-0"]
     layers = gather(state, answers, {}).layers

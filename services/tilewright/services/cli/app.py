@@ -94,7 +94,14 @@ def _simulate_command() -> Any:
         file("arch", str, "", "Architecture that it is for."),
         file("problem", str, "", "Operator that it maps."),
         file("tables", list[str], [], "Energy and area tables of the architecture; repeatable."),
-        options.parameter("trace", str, typer.Option("--trace", metavar="FIGURE", help=TRACE, rich_help_panel="Instead of a model"), ""),
+        options.parameter(
+            "trace",
+            str,
+            typer.Option(
+                "--trace", metavar="FIGURE", help=f"{TRACE}; with a model: FILE for its timeline.", rich_help_panel="Instead of a model"
+            ),
+            "",
+        ),
         options.parameter("export", Path | None, _export("Instead of a model"), None),
         options.parameter("export_format", str, _export_format("Instead of a model"), "timeloop"),
     ]

@@ -16,7 +16,7 @@ from tilewright.protocol.errors import InvalidInput
 from tilewright.protocol.keys import content_key
 from tilewright.protocol.plugin import Budget, SimRequest, SimResult
 
-from . import console, parse, request, running
+from . import console, parse, request, running, timeline
 from .explain import cost_tables, describe
 from .export import export
 from .nest import loop_nest
@@ -34,7 +34,7 @@ class Files:
     arch: str
     problem: str
     tables: Sequence[str]
-    #: Figure to explain instead of showing all.
+    #: Figure to explain instead of showing all; with a model, the file that gets its timeline.
     trace: str
     #: Folder to write the mapping to, and in which format.
     export: Path | None
@@ -45,9 +45,11 @@ def simulate(said: RunOptions, files: Files) -> None:
     """Cost the files if there are any, else run the stage on a model."""
     parts = {"--mapping": files.mapping, "--arch": files.arch, "--problem": files.problem}
     if not any(parts.values()):
-        for flag, value in (("--tables", " ".join(files.tables)), ("--trace", files.trace), ("--export", files.export)):
+        for flag, value in (("--tables", " ".join(files.tables)), ("--export", files.export)):
             if value:
                 raise InvalidInput(f"{flag} {value}: expected {', '.join(parts)} beside it")
+        if files.trace:
+            timeline.simulate(said, Path(files.trace))
         running.start(said, ("simulate",))
         return
     if said.model or said.target:

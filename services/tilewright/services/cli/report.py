@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -32,6 +33,9 @@ class Layer(msgspec.Struct, frozen=True):
     reason: str = ""
     simulated: Cost | None = None
     same_model: bool = True
+    #: Why the simulation differs from the prediction, and unit and cause -> share of the cycles.
+    gap: str = ""
+    attribution: dict[str, float] = {}
     kernel: Kernel | None = None
     #: Why there is no kernel, where one was asked for.
     kernel_reason: str = ""
@@ -156,11 +160,14 @@ def _failure(record: TaskRecord | None) -> str:
 
 def _with_simulation(layers: tuple[Layer, ...], base: Simulated) -> tuple[Layer, ...]:
     """Layers with their simulated cost: the base design holds the mapped layers in order."""
-    costs = iter(base.costs)
-    return tuple(
-        msgspec.structs.replace(layer, simulated=next(costs, None), same_model=base.same_model) if layer.schedule else layer
-        for layer in layers
-    )
+    said = itertools.zip_longest(base.costs, base.reasons, base.attribution)
+    made = []
+    for layer in layers:
+        if layer.schedule:
+            cost, reason, shares = next(said, (None, None, None))
+            layer = msgspec.structs.replace(layer, simulated=cost, same_model=base.same_model, gap=reason or "", attribution=shares or {})
+        made.append(layer)
+    return tuple(made)
 
 
 def _simulated_design(answers: Mapping[str, Answer]) -> Iterable[Simulated]:
@@ -247,7 +254,9 @@ def _layer(layer: Layer) -> dict[str, Any]:
         **({} if schedule is None else _cost(schedule.cost)),
         "bottleneck": None if schedule is None else schedule.cost.bottleneck,
         "claim": None if schedule is None else _fields(schedule.claim),
-        "simulated": None if layer.simulated is None else {**_cost(layer.simulated), "same_model": layer.same_model},
+        "simulated": None
+        if layer.simulated is None
+        else {**_cost(layer.simulated), "same_model": layer.same_model, "reason": layer.gap or None, "attribution": layer.attribution},
         "kernel": None
         if kernel is None
         else {

@@ -32,6 +32,8 @@ def report(report: Report, width: int) -> RenderableType:
     parts: list[RenderableType] = []
     if report.layers:
         parts += [layers(report, width) if report.mapped else profile(report), Text()]
+    if any(layer.gap for layer in report.layers):
+        parts += [gaps(report), Text()]
     parts.extend(missing(report))
     parts.extend(grouped("search cut short", {layer.name: layer.stopped for layer in report.layers if layer.stopped}))
     if report.mapped:
@@ -142,6 +144,16 @@ def difference(predicted: Cost, simulated: Cost) -> str:
         if before and after:
             parts.append(f"{name} {100 * (after / before - 1):+.1f} %")
     return ", ".join(parts)
+
+
+def gaps(report: Report) -> Table:
+    """Predicted and simulated cycles of each layer, and what the simulator says of the difference."""
+    made = table("layer", "predicted", "simulated", "gap", "why", title="Cycles, predicted and simulated", right=range(1, 4))
+    for layer in report.layers[:MOST_LAYERS]:
+        if layer.schedule is not None and layer.simulated is not None and layer.gap:
+            before, after = layer.schedule.cost.cycles, layer.simulated.cycles
+            made.add_row(layer.name, units.count(before), units.count(after), f"{100 * (after / before - 1):+.1f} %", layer.gap)
+    return made
 
 
 def missing(report: Report) -> Iterable[Text]:

@@ -35,4 +35,4 @@ def perform(job: SimulateJob, host: Host) -> Simulated:
     if len(result.costs) != len(schedules):
         raise BrokenPlugin(f"simulator {job.simulator!r} gave {len(result.costs)} costs for {len(schedules)} schedules")
     same = all(schedule.cost.model == cost.model for schedule, cost in zip(schedules, result.costs, strict=True))
-    return Simulated(costs=result.costs, model=result.model, same_model=same, attribution=result.attribution)
+    return Simulated(costs=result.costs, model=result.model, same_model=same, attribution=result.attribution, reasons=result.reasons)

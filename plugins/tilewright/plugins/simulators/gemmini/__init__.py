@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -15,6 +15,7 @@ from tilewright.protocol.plugin import Context, Options, SimRequest, SimResult
 from tilewright.protocol.workload import Operator
 
 from . import extrapolate, host, isa, tiling
+from .account import reason, timeline
 from .compiled import run
 from .energy import energy
 from .functional import Array, Values
@@ -29,6 +30,8 @@ MODEL = "gemmini/1"
 STEPS = 1 << 20
 #: Tiles of one operator, at most.
 TILES = 1 << 20
+#: Array steps of a schedule that a timeline shows, about.
+TRACED = 20_000
 
 __all__ = ["LEAN", "Gemmini", "Machine", "Memory"]
 
@@ -63,7 +66,7 @@ class Gemmini:
             raise InvalidInput(f"tiles: {auto!r}, expected mapping or auto")
         exact = bool(request.options.get("exact", False))
         known: dict[Job, tuple[Outcome, str]] = {}
-        costs, attribution = [], []
+        costs, attribution, reasons = [], [], []
         for index, schedule in enumerate(request.schedules):
             try:
                 job = lower(schedule.operator, machine, None if auto == "auto" else schedule.mapping)
@@ -84,8 +87,20 @@ class Gemmini:
                     for cause, cycles in causes.items()
                 }
             )
+            reasons.append(reason(schedule.cost, outcome))
             ctx.progress(f"simulated {index + 1} of {len(request.schedules)} schedules")
-        return SimResult(tuple(costs), MODEL, tuple(attribution))
+        return SimResult(tuple(costs), MODEL, tuple(attribution), tuple(reasons))
+
+    def timeline(self, schedules: Sequence[tuple[str, Schedule]], architecture: Architecture, options: Options) -> dict[str, Any]:
+        """What every unit did in one repetition of some named schedules, as a trace for Chrome or Perfetto; `options` as in `run`."""
+        machine = machine_of(architecture, configure(options))
+        own = str(options.get("tiles", "mapping")) == "auto"
+        made = []
+        for name, schedule in schedules:
+            job = lower(schedule.operator, machine, None if own else schedule.mapping)
+            program = extrapolate.head(program_of(job, machine), machine, TRACED)
+            made.append((name, run(machine, program, spans=True)))
+        return timeline(made)
 
     def time(self, job: Job, machine: Machine, most: int) -> tuple[Outcome, str]:
         """Cycles and events of all repetitions of a job, and what was extrapolated (nothing: empty).

@@ -45,6 +45,18 @@ def kind_of(loop: Loop) -> tuple[object, ...]:
     return (*loop[11:22], bool(loop.input), bool(loop.weights), bool(loop.bias), bool(loop.output))
 
 
+def head(program: Sequence[Command | Loop], machine: Machine, most: int) -> list[Command | Loop]:
+    """The beginning of a program: loops until their array steps pass `most`."""
+    kept: list[Command | Loop] = []
+    taken = 0
+    for command in program:
+        if taken > most:
+            break
+        taken += steps_of(command, machine) if isinstance(command, Loop) else 0
+        kept.append(command)
+    return kept
+
+
 def simulate(machine: Machine, program: Sequence[Command | Loop], most: int) -> tuple[Outcome, int, int]:
     """(outcome, tiles simulated, tiles): exact when the program has at most `most` array steps."""
     loops = [command for command in program if isinstance(command, Loop)]
