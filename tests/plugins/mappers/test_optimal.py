@@ -88,11 +88,9 @@ def test_matrix_products_are_proven(operator: Operator, target: str) -> None:
 
 
 def test_cut_by_the_budget_it_says_what_is_left_open() -> None:
-    """Two of dozens of configurations are bounded when the budget ends."""
+    """A few of dozens of configurations are bounded when the budget ends; the start is CoSA's, not polished for so few."""
     operator = conv2d(r=3, s=3, p=48, q=12, c=16, k=32, stride=(2, 2))
-    used = HostContext("mappers", "polish", Budget(), 0)
-    list(registry.load("mappers", "polish").search(MapRequest(operator, SIMBA.architecture(), options={"kicks": 0}), used))
-    first = search(operator, SIMBA.architecture(), budget=Budget(evaluations=used.evaluations + 2), options={"kicks": 0})[-1]
+    first = search(operator, SIMBA.architecture(), budget=Budget(evaluations=12))[-1]
     full = search(operator, SIMBA.architecture())[-1]
     assert first.claim.kind == full.claim.kind == "best found"
     assert first.claim.gap is not None and full.claim.gap is not None

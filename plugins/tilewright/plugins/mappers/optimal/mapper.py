@@ -17,6 +17,8 @@ from .spaces import COSA, named, parts
 
 #: Most array elements that plans may write, in millions.
 EFFORT = 1500
+#: With fewer evaluations than this to spend, the start is not polished: plans need fewer.
+POLISHED = 2000
 
 
 class Optimal:
@@ -42,9 +44,10 @@ class Optimal:
         Raises `InvalidInput` for an option with a value that it cannot have.
         """
         request, proof = self._prepared(request, ctx)
-        for candidate in ctx.plugin("mappers", "polish").search(_polish(request), ctx):
-            yield from proof.consider(proof.part, [candidate.mapping])
         reason = unsupported(proof.part)
+        few = ctx.budget.evaluations is not None and ctx.budget.evaluations < POLISHED
+        for candidate in ctx.plugin("mappers", "cosa" if few and not reason else "polish").search(_polish(request), ctx):
+            yield from proof.consider(proof.part, [candidate.mapping])
         if reason:
             ctx.progress(f"no bound: {reason}")
             return
