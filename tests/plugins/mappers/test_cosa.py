@@ -8,7 +8,7 @@ import pytest
 
 from tilewright import loopnest as ln
 from tilewright.plugins.mappers.cosa.formulation import formulate
-from tilewright.plugins.mappers.cosa.program import Program
+from tilewright.plugins.mappers.cosa.program import EVEN, Program, Weights
 from tilewright.plugins.mappers.cosa.solvers import solver
 from tilewright.plugins.validations.cosa import layer, load
 from tilewright.protocol import registry
@@ -105,11 +105,38 @@ def test_shares_of_the_global_buffer_change_the_optimum() -> None:
     assert objective[0.9999].objective > objective[0.25].objective
 
 
+def optimum(weights: Weights, *, balance: bool = False, name: str = "highs") -> float:
+    problem = ln.Problem(OTHERS["first"], SIMBA)
+    found = Program(formulate(problem), weights, balance=balance).solve(solver(name))
+    assert found is not None and found.proven
+    return found.objective
+
+
+def test_the_balance_counts_the_longer_of_work_and_traffic() -> None:
+    """Without the one it is the other, and a hundredth of the sum; in between it lies between half of the sum and the sum."""
+    assert optimum(Weights(0.1, 0, 1), balance=True) == pytest.approx(optimum(Weights(0.1, 0, 1.01)), abs=1e-6)
+    assert optimum(Weights(0.1, 1, 0), balance=True) == pytest.approx(optimum(Weights(0.1, 1.01, 0)), abs=1e-6)
+    both = optimum(EVEN, balance=True)
+    assert optimum(Weights(0.1, 0.51, 0.51)) - 1e-6 <= both <= optimum(Weights(0.1, 1.01, 1.01)) + 1e-6
+    assert optimum(EVEN, balance=True, name="cbc") == pytest.approx(both, abs=1e-6)
+
+
+def test_the_balance_is_claimed_by_its_name() -> None:
+    found, _ = search(OTHERS["projection"], options={"objective": "balance"})
+    assert found[0].claim.mapspace == "cosa-release-balance"
+    other, _ = search(OTHERS["projection"], options={"objective": "balance", "weights": "0.1,10,1"})
+    assert other[0].claim.kind == "proxy optimum"
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"constants": "papers"}, "options.constants: 'papers', expected one of release, paper"),
         ({"split": 1.5}, "options.split: 1.5, expected a share between 0 and 1"),
+        ({"objective": "mean"}, "options.objective: 'mean', expected sum or balance"),
+        ({"weights": "1,2"}, "options.weights: '1,2', expected three numbers"),
+        ({"weights": "1,-2,3"}, "expected three numbers of at least 0"),
+        ({"weights": "a,b,c"}, "expected three numbers"),
         ({"solver": "gurobi"}, "options.solver: 'gurobi', expected one of auto, highs, cbc"),
     ],
 )

@@ -18,7 +18,7 @@ from tilewright.protocol.errors import InvalidInput
 from tilewright.protocol.mapping import LevelMapping, Loop, Mapping
 from tilewright.protocol.plugin import Budget, BudgetExhausted, MapRequest
 from tilewright.protocol.workload import matmul
-from tilewright.services.cli import mapping, options, parse, race, race_tables
+from tilewright.services.cli import calibrate, mapping, options, parse, race, race_tables
 from tilewright.services.cli.app import app
 from tilewright.services.cli.mapspace import Spread
 from tilewright.services.cli.nest import loop_nest
@@ -193,17 +193,40 @@ def test_a_spread() -> None:
     assert "best" not in Spread("a", np.empty(0), 3, 0.1).as_json()
 
 
+def test_weights_are_fitted_to_half_of_the_layers() -> None:
+    said = options.RunOptions(model="resnet50", target="simba")
+    layers, machine = mapping.load(said, ("layer2.0.conv1", "layer4.0.conv3", "layer2.0.conv3"))
+    fit = calibrate.Calibration(said, machine).fit(layers)
+    assert fit.fitted < 1, "on this machine the released weights are not the best"
+    assert fit.unseen is not None and fit.solved >= 9
+    found = []
+    for layer in layers[::2]:
+        for weights in ("0.1,10,1", fit.option.removeprefix("weights=")):
+            ctx = HostContext("mappers", "cosa", Budget())
+            request = MapRequest(layer.operator, machine.architecture, machine.constraints, options={"weights": weights})
+            (candidate,) = registry.load("mappers", "cosa").search(request, ctx)
+            found.append(ln.cost(ln.Problem(layer.operator, machine.architecture, machine.constraints), candidate.mapping).edp)
+    assert fit.fitted == pytest.approx(math.sqrt(found[1] / found[0] * found[3] / found[2]), rel=1e-4)
+
+
+def test_a_fit_is_printed() -> None:
+    result = tilewright(*TOY[:-2], "--target", "gemmini", "--calibrate", "--layer", "layer0")
+    assert result.exit_code == 0 and "--mapper cosa --mapper-option weights=" in result.stdout
+    assert json.loads(tilewright(*TOY[:-2], "--target", "gemmini", "--calibrate", "--layer", "layer0", "--json").stdout)["unseen"] is None
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--race", "cosa", "--mapspace", "5"), "--race and --mapspace: expected one of them"),
+        (("--race", "cosa", "--mapspace", "5"), "--race, --mapspace and --calibrate: expected one of them"),
         (("--race", "cosy"), "--race: mapper 'cosy' is not installed; did you mean 'cosa'?"),
         (("--race", "cosa,cosa"), "expected mappers, each once"),
         (("--race", "cosa", "--layer", "layr0"), "--layer 'layr0' does not exist"),
-        (("--layer", "layer0"), "--layer layer0: expected --race or --mapspace beside it"),
-        (("--plot", "x.svg"), "--plot x.svg: expected --race or --mapspace beside it"),
+        (("--layer", "layer0"), "--layer layer0: expected --race, --mapspace or --calibrate beside it"),
+        (("--plot", "x.svg"), "--plot x.svg: expected --race, --mapspace or --calibrate beside it"),
         (("--race", "cosa", "--plot", "x.doc"), "--plot x.doc: expected a name that ends in one of"),
         (("--mapspace", "9", "--plot", "no/where/x.svg"), "the folder no/where does not exist"),
+        (("--calibrate", "--mapper", "cosa", "--mapper-option", "weights=1,2,3"), "expected no --mapper-option weights"),
         (("--time", "soon"), "--time 'soon': expected a time above 0"),
         (("--until-gap", "some"), "--until-gap 'some': expected a share"),
     ],

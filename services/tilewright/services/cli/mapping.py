@@ -27,6 +27,7 @@ class MapOptions:
 
     race: str = ""
     mapspace: int = 0
+    calibrate: bool = False
     layer: Sequence[str] = ()
     seeds: int = 5
     plot: Path | None = None
@@ -39,6 +40,7 @@ def _declared(*names: str, help: str, **more: Any) -> Any:
 DECLARED: dict[str, tuple[Any, Any]] = {
     "race": (str, _declared("--race", metavar="LIST", help="Race these mappers: best so far by evaluations and CPU seconds.")),
     "mapspace": (int, _declared("--mapspace", metavar="N", min=0, help="Draw N valid mappings per operator and show how they spread.")),
+    "calibrate": (bool, _declared("--calibrate", help="Fit the weights of CoSA's objective to the target.")),
     "layer": (list[str], _declared("--layer", metavar="NAME", help="Only layers of this name, or with this in it; repeatable.")),
     "seeds": (int, _declared("--seeds", metavar="N", min=1, help="Searches per mapper and layer of a race.")),
     "plot": (Path | None, _declared("--plot", metavar="FILE", help="Draw it there: .svg, .pdf or .png (needs the extra plots).")),
@@ -80,15 +82,19 @@ def command(help: str) -> Callable[..., None]:
 
 def start(said: options.RunOptions, asked: MapOptions) -> None:
     """Run the stage, or do here what was asked for instead."""
-    if asked.race and asked.mapspace:
-        raise InvalidInput("--race and --mapspace: expected one of them")
-    if asked.race or asked.mapspace:
+    if bool(asked.race) + bool(asked.mapspace) + asked.calibrate > 1:
+        raise InvalidInput("--race, --mapspace and --calibrate: expected one of them")
+    if asked.race or asked.mapspace or asked.calibrate:
         os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when numpy is imported: CPU seconds of one thread are compared
         layers, machine = load(said, asked.layer)
         if asked.race:
             from . import race
 
             race.show(said, asked, layers, machine)
+        elif asked.calibrate:
+            from . import calibrate
+
+            calibrate.show(said, layers, machine)
         else:
             from . import mapspace
 
@@ -96,7 +102,7 @@ def start(said: options.RunOptions, asked: MapOptions) -> None:
         return
     for flag, value in (("--layer", " ".join(asked.layer)), ("--plot", asked.plot)):
         if value:
-            raise InvalidInput(f"{flag} {value}: expected --race or --mapspace beside it")
+            raise InvalidInput(f"{flag} {value}: expected --race, --mapspace or --calibrate beside it")
     from . import running
 
     running.start(said, ("map",))

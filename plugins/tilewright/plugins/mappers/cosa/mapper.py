@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import ClassVar, get_args
 
@@ -14,7 +15,7 @@ from tilewright.protocol.errors import InvalidInput
 from tilewright.protocol.plugin import Candidate, Context, MapRequest, Options
 
 from .formulation import Constants, formulate
-from .program import Program, Solution
+from .program import EVEN, Program, Solution, Weights
 from .repair import repair
 from .solvers import solver
 
@@ -26,7 +27,9 @@ class Cosa:
     """
 
     options: ClassVar[dict[str, str]] = {
-        "constants": "objective and constants: release (the released code, the default) or paper",
+        "constants": "terms of the objective: release (the released code, the default) or paper",
+        "objective": "how they combine: sum (the default), or balance (the longer of work and traffic counts)",
+        "weights": "utilization,compute,traffic (default: 0.1,10,1 as released; 0.1,1,1 for balance)",
         "split": "share of a level kept by several tensors that the first gets (default: 0.25 for Inputs beside Outputs, else equal)",
         "solver": "highs, cbc, or auto (the default: highs where installed)",
     }
@@ -42,7 +45,8 @@ class Cosa:
         found = ctx.evaluate(batch)
         ctx.progress("program solved", objective=solution.objective, variables=solution.variables, rows=solution.rows)
         if found.valid[0]:
-            name = f"cosa-{request.options.get('constants', 'release')}"
+            balance = "-balance" if request.options.get("objective") == "balance" else ""
+            name = f"cosa-{request.options.get('constants', 'release')}{balance}"
             yield Candidate(solution.mapping, Claim("proxy optimum" if solution.proven else "best found", mapspace=name))
             return
         space = Mapspace(problem)
@@ -60,6 +64,23 @@ def solve(problem: ln.Problem, options: Options) -> Solution | None:
     constants = options.get("constants", "release")
     if constants not in get_args(Constants):
         raise InvalidInput(f"options.constants: {constants!r}, expected one of {', '.join(get_args(Constants))}")
+    objective = options.get("objective", "sum")
+    if objective not in ("sum", "balance"):
+        raise InvalidInput(f"options.objective: {objective!r}, expected sum or balance")
     split = options.get("split")
     formulation = formulate(problem, "paper" if constants == "paper" else "release", None if split is None else float(split))
-    return Program(formulation).solve(solver(str(options.get("solver", "auto"))))
+    program = Program(formulation, _weights(options, EVEN if objective == "balance" else Weights()), balance=objective == "balance")
+    return program.solve(solver(str(options.get("solver", "auto"))))
+
+
+def _weights(options: Options, default: Weights) -> Weights:
+    said = options.get("weights")
+    if said is None:
+        return default
+    try:
+        found = Weights(*(float(word) for word in str(said).split(",")))
+    except (ValueError, TypeError):
+        found = Weights(-1.0)
+    if len(str(said).split(",")) != len(found) or not all(0 <= weight < math.inf for weight in found):
+        raise InvalidInput(f"options.weights: {said!r}, expected three numbers of at least 0: utilization,compute,traffic, e.g. 0.1,10,1")
+    return found

@@ -36,11 +36,22 @@ def _where(**fields: int | str) -> Callable[[Slot], bool]:
 
 
 class Weights(NamedTuple):
-    """Weights of the objective ``-utilization * Util + compute * Comp + traffic * Traf``; the defaults are the released ones."""
+    """Weights of the objective's three terms; the defaults are the released ones.
+
+    The weighted sum is ``-utilization * Util + compute * Comp + traffic * Traf``. The balance is ``-utilization * Util + max(compute *
+    Comp, traffic * Traf)``: where transfers and work overlap, only the longer of them counts. A hundredth of their sum is added, so
+    that the shorter one is not left open.
+    """
 
     utilization: float = 0.1
     compute: float = 10.0
     traffic: float = 1.0
+
+
+#: The weights of the balance: log-sizes of work and of traffic, as they are.
+EVEN = Weights(compute=1.0, traffic=1.0)
+#: Share of the sum in the balance.
+REMAINDER = 0.01
 
 
 class Solution(NamedTuple):
@@ -58,7 +69,7 @@ class Solution(NamedTuple):
 class Program:
     """The program of one formulation."""
 
-    def __init__(self, formulation: Formulation, weights: Weights = Weights()) -> None:  # noqa: B008 (immutable)
+    def __init__(self, formulation: Formulation, weights: Weights = Weights(), *, balance: bool = False) -> None:  # noqa: B008 (immutable)
         self.f = formulation
         self.lp = pulp.LpProblem("cosa", pulp.LpMinimize)
         self._integers: list[pulp.LpVariable] = []
@@ -69,7 +80,16 @@ class Program:
         self._place_factors()
         tiles = self._tiles({window: self._halo(window) for window in self.f.windows})
         compute = self._size(lambda s: s.kind == TEMPORAL)
-        self.lp.setObjective(weights.compute * compute - weights.utilization * self._utilization(tiles) + weights.traffic * self._traffic())
+        self._longer: tuple[pulp.LpVariable, tuple[Expression, ...]] | None = None
+        terms = (weights.compute * compute, weights.traffic * self._traffic())
+        total = terms[0] + terms[1]
+        if balance:
+            longer = self.lp.add_variable("longer", 0)
+            for term in terms:
+                self.lp += longer >= term
+            self._longer = longer, terms
+            total = longer + REMAINDER * total
+        self.lp.setObjective(total - weights.utilization * self._utilization(tiles))
 
     def solve(self, solver: pulp.LpSolver) -> Solution | None:
         """Solve; None when there is no solution."""
@@ -80,6 +100,8 @@ class Program:
             variable.varValue = round(variable.varValue or 0.0)
         for level, saved in self._saved.items():
             saved.varValue = max(size.value() for size, _ in self._orders[level])
+        if self._longer is not None:
+            self._longer[0].varValue = max(term.value() for term in self._longer[1])
         proven = self.lp.sol_status == pulp.LpSolutionOptimal
         return Solution(self._mapping(), float(self.lp.objective.value()), proven, len(self.lp.variables()), len(self.lp.constraints()))
 
