@@ -32,6 +32,7 @@ class Mapper:
 
     options: ClassVar[dict[str, str]] = {
         "seconds": "how long it works (1)",
+        "spin": "use the CPU meanwhile (false)",
         "log": "file that gets a line when work starts and one when it ends",
     }
 
@@ -42,7 +43,10 @@ class Mapper:
         until = time.monotonic() + float(request.options.get("seconds", 1))
         while time.monotonic() < until and not ctx.cancelled:
             ctx.progress("working")
-            time.sleep(0.02)
+            if request.options.get("spin"):
+                sum(range(400_000))
+            else:
+                time.sleep(0.02)
         loops = tuple(Loop(dim.name, dim.bound) for dim in request.operator.dims if dim.bound > 1)
         kept = [LevelMapping(level.name, keep=level.keeps) for level in request.architecture.levels]
         yield Candidate(Mapping((*kept[:-1], LevelMapping(kept[-1].level, temporal=loops, keep=kept[-1].keep))), Claim("best found", "one"))

@@ -350,6 +350,9 @@ async def test_what_was_given_up_before_a_crash_of_the_worker_is_not_tried_again
     for text in ("first", "second", "third"):
         await add_failure(bucket, "run", "map-0", 0, Failure("crash", text))
     await bench.publish(jobs.job())
+    delivery = await (await bench.bus.queue(subjects.job_stream("map"))).fetch()
+    assert delivery is not None
+    await delivery.nak()
     await bench.work()
     _, outcome = await bench.outcome()
     assert outcome.failure == Failure("crash", "third")

@@ -26,11 +26,11 @@ from tilewright.protocol.subjects import (
     MAX_DELIVERIES,
     RUNS_BUCKET,
     Stage,
-    cancel_subject,
     done_subject,
 )
 
 from .attempts import Attempts, add_failure, attempts
+from .cancellations import Cancellations
 from .checkpoints import Keeper
 from .dead import bury
 from .frames import Done, Identified, Refused
@@ -56,6 +56,7 @@ class Desk(msgspec.Struct, frozen=True):
     attempts: Bucket
     runs: Bucket
     checkpoints: Bucket
+    cancellations: Cancellations
     #: Set when running jobs are to be handed back.
     over: asyncio.Event
 
@@ -63,7 +64,7 @@ class Desk(msgspec.Struct, frozen=True):
     async def open(cls, bus: Bus, stage: Stage, settings: Settings, worker: str, over: asyncio.Event) -> Desk:
         """Bind to the buckets."""
         attempts, runs, checkpoints = [await bus.bucket(name) for name in (ATTEMPTS_BUCKET, RUNS_BUCKET, CHECKPOINTS_BUCKET)]
-        return cls(bus, stage, settings, worker, ResultStore(bus), attempts, runs, checkpoints, over)
+        return cls(bus, stage, settings, worker, ResultStore(bus), attempts, runs, checkpoints, Cancellations(bus), over)
 
 
 class _RunStatus(msgspec.Struct, frozen=True):
@@ -89,16 +90,26 @@ class Assignment:
         self._cancelled = asyncio.Event()
         self.reporter = Reporter(desk.bus, desk.stage, envelope, desk.worker)
 
+    @property
+    def _again(self) -> bool:
+        """True when somebody may have worked on this before."""
+        return self._delivery.deliveries > 1 or self._envelope.generation > 0
+
     async def work(self) -> Outcome | None:
         """Do the job; returns its outcome, None when it was handed back or is to be tried again.
 
-        Raises `NoConnection` when the server cannot be reached for long: the job then comes again by itself.
+        Raises `NoConnection` when the server cannot be reached for long, and `Backlog` when its store is full: both are no failures
+        of the job, which then comes again by itself.
         """
-        minding = [asyncio.create_task(self._beat()), asyncio.create_task(self._listen())]
+        with self._desk.cancellations.of(self._envelope.run) as self._cancelled:
+            return await self._work()
+
+    async def _work(self) -> Outcome | None:
+        beating = asyncio.create_task(self._beat())
         try:
             try:
                 outcome = await self._outcome()
-            except NoConnection:
+            except (NoConnection, Backlog):
                 raise
             except Exception as error:  # a record that cannot be read, say: this job's trouble, not that of the whole worker
                 log.exception("%s of run %s", self._envelope.task, self._envelope.run)
@@ -107,9 +118,8 @@ class Assignment:
                 await self._settle(outcome)
             return outcome
         finally:
-            for task in minding:
-                task.cancel()
-            await asyncio.wait(minding)
+            beating.cancel()
+            await asyncio.wait([beating])
             await self.reporter.close()
 
     # --- while it lasts -------------------------------------------------------------------------------------------------------
@@ -126,10 +136,6 @@ class Assignment:
             except TilewrightError as error:  # the next look may succeed, and the job is ours meanwhile
                 log.warning("%s of run %s: %s", self._envelope.task, self._envelope.run, error)
 
-    async def _listen(self) -> None:
-        async for _ in self._desk.bus.listen(cancel_subject(self._envelope.run)):
-            self._cancelled.set()
-
     async def _active(self) -> bool:
         """False once the run has ended or was cancelled."""
         entry = await self._desk.runs.get(self._envelope.run)
@@ -139,7 +145,7 @@ class Assignment:
 
     async def _outcome(self) -> Outcome | None:
         envelope, desk = self._envelope, self._desk
-        before = await attempts(desk.attempts, envelope.run, envelope.task, envelope.generation)
+        before = await attempts(desk.attempts, envelope.run, envelope.task, envelope.generation) if self._again else Attempts()
         self._attempt = len(before.failures) + 1
         if before.exhausted:  # whoever gave it up did not live to take it off the queue
             return await self._give_up(before)
@@ -157,7 +163,7 @@ class Assignment:
 
     async def _perform(self, job: bytes, limit: float) -> Outcome | None:
         """Run the job in the child process until it ends, its run is cancelled, or the worker is to stop."""
-        keeper = Keeper(self._desk.checkpoints)
+        keeper = Keeper(self._desk.checkpoints, look=self._again)
         work = asyncio.create_task(self._process.perform(self._desk.stage, job, self._wanted, self.reporter.note, limit, keeper))
         ends = [asyncio.create_task(self._cancelled.wait()), asyncio.create_task(self._desk.over.wait())]
         self._performing = True

@@ -58,16 +58,17 @@ def pack(candidate: msgspec.Struct, evaluations: int, claims: ClaimState, state:
 class Keeper:
     """Keeps the checkpoints of one job: the newest is written, the ones that it overtook are not."""
 
-    def __init__(self, bucket: Bucket) -> None:
+    def __init__(self, bucket: Bucket, *, look: bool) -> None:
         self._bucket = bucket
+        self._look = look
         self._key = ""
         self._newest = b""
         self._writing: asyncio.Task[None] | None = None
 
     async def load(self, key: str) -> bytes:
-        """What was kept for a question; empty when nothing was. Later ones are kept for the same question."""
+        """What was kept for a question; empty when nothing was, or nobody is to `look`. Later ones are kept for the same question."""
         self._key = key
-        entry = await self._bucket.get(key)
+        entry = await self._bucket.get(key) if self._look else None
         return entry.value if entry is not None else b""
 
     def save(self, data: bytes) -> None:

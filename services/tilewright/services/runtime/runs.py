@@ -211,7 +211,7 @@ async def carry_out_cancel(bus: Bus, states: States, run: str, now: float) -> Ru
     """Cancel a run: durably in its state, then by a signal so that running jobs stop at once; the state, None without one."""
     state = await cancel_run(states, run, now)
     if state is not None and state.cancelled:
-        await bus.signal(subjects.cancel_subject(run))
+        await bus.signal(subjects.cancel_subject(run), run.encode())
         subject = subjects.event_subject(run, "run", "-", "state")
         await bus.emit(subject, pack(Event(state.status), run), message_id(run, "run", 0, "state"))
     return state

@@ -8,7 +8,7 @@ from collections import Counter
 from typing import Any
 
 from tilewright.protocol.bus import Bus, Delivery, Queue
-from tilewright.protocol.errors import InvalidMessage, NoConnection
+from tilewright.protocol.errors import Backlog, InvalidMessage, NoConnection
 from tilewright.protocol.messages import Envelope, StartJob, UnknownMessage, unpack
 from tilewright.protocol.run import check_run, parse_task
 from tilewright.protocol.subjects import Stage, job_stream
@@ -65,12 +65,16 @@ class Worker:
         desk = await Desk.open(self._bus, self._stage, self._settings, self._name, self._stop.over)
         queue = await self._bus.queue(job_stream(self._stage))
         self._bound = True
+        listening = asyncio.create_task(desk.cancellations.listen())
         try:
             async with asyncio.TaskGroup() as slots:
                 for _ in range(self._settings.slots):
                     slots.create_task(self._slot(desk, queue))
         except BaseExceptionGroup as group:  # one slot's trouble is everybody's: the server is gone for good, or we are wrong
             raise group.exceptions[0] from None
+        finally:
+            listening.cancel()
+            await asyncio.wait([listening])
         await queue.close()
 
     async def _slot(self, desk: Desk, queue: Queue) -> None:
@@ -89,7 +93,7 @@ class Worker:
                 self._busy += 1
                 try:
                     await self._handle(desk, delivery, process, reporters)
-                except NoConnection as error:
+                except (NoConnection, Backlog) as error:
                     log.warning("job %s is left to be delivered again: %s", delivery.subject, error)
                 finally:
                     self._busy -= 1
