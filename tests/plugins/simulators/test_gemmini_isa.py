@@ -1,14 +1,29 @@
 """Programs survive their encoding; bytes that are no program are refused."""
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tilewright.plugins.simulators.gemmini import host, isa
-from tilewright.plugins.simulators.gemmini.commands import ACCUMULATOR, GARBAGE, Compute, ConfigNorm, Mvin, Mvout, Preload
-from tilewright.plugins.simulators.gemmini.loop_matmul import RELU
+from tilewright.plugins.simulators.gemmini.commands import (
+    ACCUMULATOR,
+    GARBAGE,
+    Compute,
+    ConfigExecute,
+    ConfigLoad,
+    ConfigNorm,
+    ConfigStore,
+    Mvin,
+    Mvout,
+    Pool,
+    Preload,
+)
+from tilewright.plugins.simulators.gemmini.loop_matmul import RELU, LoopMatmul
 from tilewright.plugins.simulators.gemmini.machine import Machine
 from tilewright.plugins.simulators.gemmini.tiling import ConvShape
 from tilewright.protocol.errors import InvalidInput
 
+INT32 = st.integers(-(1 << 31), (1 << 31) - 1)
 PROGRAMS = {
     "matmul": host.matmul(
         host.Matmul(100, 200, 300, 1 << 20, 1 << 22, 1 << 24, d=1 << 25, repeating_bias=True, activation=RELU), Machine()
@@ -31,6 +46,44 @@ PROGRAMS = {
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_round_trip(name):
     assert isa.decode(isa.encode(PROGRAMS[name])) == PROGRAMS[name]
+
+
+def test_flushes_gates_and_counters_leave_no_command():
+    silent = b"".join(isa.RECORD.pack(function, 0, 0) for function in isa.SILENT)
+    assert isa.decode(silent + isa.encode(PROGRAMS["matmul"]) + silent) == PROGRAMS["matmul"]
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_every_field_of_every_command_survives(data):
+    """Any value that a field's bits can hold."""
+
+    def bits(width):
+        return data.draw(st.integers(0, (1 << width) - 1))
+
+    def scale():
+        return data.draw(st.floats(width=32, allow_nan=False, allow_infinity=False))
+
+    def block():
+        return bits(32), bits(16), bits(16)
+
+    flag = data.draw(st.booleans())
+    pool = Pool(1 + bits(1), bits(2), bits(8), bits(8), bits(8), bits(8), bits(8), bits(2), bits(2))
+    commands = [
+        ConfigLoad(data.draw(st.integers(0, 2)), bits(64), bits(16), scale(), flag, bits(8)),
+        ConfigStore(bits(32), bits(2), scale(), pool if flag else None),
+        ConfigStore(bits(32), bits(2), None),
+        ConfigExecute(bits(16), bits(16), flag, not flag, bits(2), flag, not flag, bits(32)),
+        ConfigNorm(bits(8)),
+        ConfigNorm(bits(8), data.draw(INT32), data.draw(INT32), data.draw(INT32), data.draw(INT32.filter(bool)), 4 * bits(1)),
+        Mvin(data.draw(st.integers(0, 2)), bits(64), *block()),
+        Mvout(bits(64), *block()),
+        Preload(*block(), *block()),
+        Compute(*block(), flag, *block()),
+        LoopMatmul(*(bits(16) for _ in range(6)), *(bits(64) for _ in range(8)), *(data.draw(st.booleans()) for _ in range(5)),
+                   bits(8), bits(2), bits(2), flag),
+    ]  # fmt: skip
+    assert isa.decode(isa.encode(commands)) == commands
 
 
 def test_bytes_that_are_no_program():

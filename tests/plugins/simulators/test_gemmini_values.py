@@ -8,7 +8,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tilewright.plugins.simulators.gemmini import host, norm
-from tilewright.plugins.simulators.gemmini.commands import ConfigNorm
+from tilewright.plugins.simulators.gemmini.commands import (
+    ACCUMULATE,
+    ACCUMULATOR,
+    FULL,
+    GARBAGE,
+    NORM_SHIFT,
+    Compute,
+    ConfigExecute,
+    ConfigLoad,
+    ConfigNorm,
+    ConfigStore,
+    Mvin,
+    Mvout,
+    Preload,
+)
 from tilewright.plugins.simulators.gemmini.functional import Values
 from tilewright.plugins.simulators.gemmini.loop_matmul import IGELU, LAYERNORM, NONE, RELU, SOFTMAX
 from tilewright.plugins.simulators.gemmini.machine import Machine
@@ -188,30 +202,106 @@ def test_gelu():
     assert np.abs(got / 16 - true)[inside].max() < 0.05 + 1 / 32
 
 
-@pytest.mark.parametrize("shape", [(16, 64), (3, 200), (20, 17)])
-def test_softmax(shape):
-    scale = 0.01
+@settings(max_examples=15, deadline=None)
+@given(scale=st.floats(0.002, 0.5), seed=st.integers(0, 999))
+def test_gelu_of_any_scale(scale, seed):
+    constants = norm.gelu_constants(scale)
+    values = np.random.default_rng(seed).integers(-int(8 / scale) - 1, int(8 / scale) + 1, (5, 40))
+    unit = 127 / max(1, max(abs(gelu_of(q, constants.qb, constants.qc)) for q in values.reshape(-1).tolist()))
+    got = run_norm(IGELU, values, constants, scale=unit)
+    assert got.tolist() == [[to_int8(gelu_of(q, constants.qb, constants.qc), unit) for q in row] for row in values.tolist()]
+
+
+shapes = st.tuples(st.integers(1, 40), st.integers(1, 220))
+
+
+@settings(max_examples=15, deadline=None)
+@given(shape=shapes, scale=st.floats(0.003, 0.1), seed=st.integers(0, 999))
+def test_softmax(shape, scale, seed):
+    """Bit for bit I-BERT's; within 0.01 and half the scale (integers stand for ln 2 and the polynomial) of the true probabilities."""
     constants = norm.exp_constants(scale)
-    values = np.random.default_rng(2).integers(-500, 500, shape)
+    values = np.random.default_rng(seed).integers(-500, 500, shape)
     got = run_norm(SOFTMAX, values, constants)
     for row, out in zip(values.tolist(), got, strict=True):
         terms = [exp_of(q - max(row), *constants) for q in row]
         inverse = np.float32(127) / np.float32(sum(terms))
         assert out.tolist() == [to_int8(term, inverse) for term in terms]
-    true = np.exp(values * scale)
-    assert np.abs(got / 127 - true / true.sum(1, keepdims=True)).max() < 0.01
+    true = np.exp((values - values.max(1, keepdims=True)) * scale)
+    assert np.abs(got / 127 - true / true.sum(1, keepdims=True)).max() < 0.01 + scale / 2
 
 
-@pytest.mark.parametrize("shape", [(16, 64), (3, 200), (20, 17)])
-def test_layernorm(shape):
-    values = np.random.default_rng(3).integers(-3000, 3000, shape) * 100
+def test_the_exponential_as_the_public_rtl_has_it():
+    """A copy of the GELU's polynomial stands there; only whoever asks for it gets it."""
+    q, constants = np.array([-300, -20, -1, 0]), norm.exp_constants(0.01)
+    assert norm.exp(q, constants, as_built=True).tolist() == [gelu_of(each, constants.qb, constants.qc) for each in q.tolist()]
+    assert norm.exp(q, constants).tolist() == [exp_of(each, *constants) for each in q.tolist()]
+    memory = np.zeros(4096, np.uint8)
+    program = [ConfigNorm(0, *constants), ConfigLoad(2, 16, 16), Mvin(2, 64, ACCUMULATOR, 1, 4), ConfigStore(4, SOFTMAX)]
+    memory[64:80] = q.astype(np.int32).view(np.uint8)
+    outs = []
+    for as_built in (False, True):
+        passes = [Mvout(1024, ACCUMULATOR | command << NORM_SHIFT, 1, 4) for command in (5, 7, 0)]
+        Values(Machine(), memory, exp_as_built=as_built).run([*program, *passes])
+        outs.append(memory[1024:1028].view(np.int8).tolist())
+    assert outs[0] != outs[1]
+
+
+@settings(max_examples=15, deadline=None)
+@given(shape=shapes, spread=st.integers(1, 300_000), seed=st.integers(0, 999))
+def test_layernorm(shape, spread, seed):
+    """Bit for bit I-BERT's; within half a unit of the true one where the deviation is more than a few units."""
+    values = np.random.default_rng(seed).integers(-spread, spread, shape)
     got = run_norm(LAYERNORM, values, norm.Constants())
     for row, out in zip(values.tolist(), got, strict=True):
         mean = int(sum(row) / len(row))
         deviation = math.isqrt(sum((q - mean) ** 2 for q in row) // len(row)) or 1
         assert out.tolist() == [to_int8(q - mean, np.float32(1) / np.float32(deviation)) for q in row]
-    centered = values - values.mean(1, keepdims=True)
-    assert np.abs(got - centered / values.std(1, keepdims=True)).max() <= 0.51
+    if shape[1] > 1 and values.std(1).min() > 100:
+        true = (values - values.mean(1, keepdims=True)) / values.std(1, keepdims=True)
+        assert np.abs(got - true).max() <= 0.55
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    rows=st.integers(1, 16), cols=st.integers(1, 16), inner=st.integers(1, 16), steps=st.integers(1, 3), stationary=st.booleans(),
+    bias=st.booleans(), turn=st.sampled_from(["", "a", "b"]), relu=st.booleans(), shift=st.integers(0, 4), seed=st.integers(0, 99),
+)  # fmt: skip
+def test_array_steps_that_the_host_issues(rows, cols, inner, steps, stationary, bias, turn, relu, shift, seed):
+    """Preload and compute, weight- and output-stationary: sums of products of blocks, into accumulator and scratchpad."""
+    rng, heap = np.random.default_rng(seed), Heap()
+    turn = "" if stationary else turn
+    a, b, d = small(rng, steps, rows, inner), small(rng, steps, inner, cols), small(rng, rows, cols)
+    program = [ConfigExecute(output_stationary=stationary, a_transpose=turn == "a", b_transpose=turn == "b",
+                             activation=RELU if relu else NONE, shift=shift if stationary else 0)]  # fmt: skip
+    at = iter(range(0, 1 << 12, 16))
+
+    def load(block, turned=False):
+        block = block.T if turned else block
+        row = next(at)
+        program.extend([ConfigLoad(0, block.shape[1], 16), Mvin(0, heap.put(block), row, *block.shape)])
+        return row, *block.shape
+
+    bias_at = load(d) if bias else (GARBAGE, rows, cols)
+    exact = sum(a[i].astype(np.int64) @ b[i].astype(np.int64) for i in range(steps))
+    if stationary:
+        program.append(Preload(*bias_at, next_row := next(at), rows, cols))
+        exact = exact + bias * d
+        for step in range(steps):
+            program.append(Compute(*load(a[step]), step == 0, *load(b[step])))
+        program += [ConfigExecute(), ConfigStore(cols), Mvout(heap.put(np.zeros((rows, cols), np.int8)), next_row, rows, cols)]
+        wanted = np.rint(exact / 2.0**shift)
+        wanted = np.clip(np.maximum(wanted, 0) if relu else wanted, -128, 127)
+        kind = np.int8
+    else:
+        for step in range(steps):
+            b_at, a_at = load(b[step], turn == "b"), load(a[step], turn == "a")
+            program.append(Preload(b_at[0], inner, cols, ACCUMULATOR | (ACCUMULATE if step else 0), rows, cols))
+            program.append(Compute(a_at[0], rows, inner, True, *(bias_at if step == 0 else (GARBAGE, rows, cols))))
+        exact = exact + bias * d
+        program += [ConfigStore(4 * cols), Mvout(heap.put(np.zeros((rows, cols), np.int32)), ACCUMULATOR | FULL, rows, cols)]
+        wanted, kind = exact, np.int32
+    Values(Machine(), heap.bytes).run(program)
+    assert (heap.get(program[-1].dram, (rows, cols), kind) == wanted).all()
 
 
 def test_outside_of_memory_is_named():

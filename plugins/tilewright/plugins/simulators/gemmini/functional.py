@@ -68,9 +68,9 @@ def _in_order(made: Streams) -> Iterator[Command]:
 
 
 class Values:
-    """The state that commands change. `memory` is bytes, addressed from 0."""
+    """The state that commands change. `memory` is bytes, addressed from 0; `exp_as_built`: see `norm.exp`."""
 
-    def __init__(self, machine: Machine, memory: Array) -> None:
+    def __init__(self, machine: Machine, memory: Array, exp_as_built: bool = False) -> None:
         if machine.input_bytes != 1 or machine.accumulator_word_bytes != 4:
             raise InvalidInput(
                 f"machine: {machine.input_bytes}-byte inputs, {machine.accumulator_word_bytes}-byte sums; values need 1 and 4"
@@ -89,7 +89,8 @@ class Values:
         self._preload: Preload | None = None
         self._stationary: Array | None = None
         self._constants = norm.Constants()
-        self._statistics = [norm.Statistics() for _ in range(loop_matmul.STATISTICS)]
+        self._exp_as_built = exp_as_built
+        self._statistics = [norm.Statistics(exp_as_built) for _ in range(loop_matmul.STATISTICS)]
         self._stat = 0
 
     def run(self, program: Sequence[Command | LoopMatmul | LoopConv], first_half: int = 0) -> None:
@@ -284,7 +285,7 @@ class Values:
             case x if x == LAYERNORM:
                 wide, scale = wide - stat.mean, stat.inverse
             case x if x == SOFTMAX:
-                wide, scale = norm.exp(wide - stat.maximum, self._constants), stat.inverse
+                wide, scale = norm.exp(wide - stat.maximum, self._constants, self._exp_as_built), stat.inverse
         return saturate(wide, scale)
 
     def _pooled(self, command: Mvout) -> None:

@@ -19,6 +19,8 @@ from .loop_matmul import LoopMatmul
 RECORD = struct.Struct("<BQQ")
 CONFIG, MVIN2, MVIN, MVOUT, FLIP, STAY, PRELOAD, LOOP_WS, LOOP_CONV, MVIN3 = 0, 1, 2, 3, 4, 5, 6, 8, 15, 14
 LOADS = (MVIN, MVIN2, MVIN3)
+#: Flush of the TLB, clock gating, counters: they change no value, and no cycle of a program from an idle machine.
+SILENT = (7, 22, 126)
 EX, LD, ST, NORM = range(4)
 #: An accumulator scale of all ones leaves the scale as it is.
 UNCHANGED = 0xFFFFFFFF
@@ -150,13 +152,15 @@ def _loop_conv(loop: LoopConv) -> Iterator[Instruction]:
 
 
 def decode(data: bytes) -> list[Command | LoopMatmul | LoopConv]:
-    """The host program of some bytes; `InvalidInput` names what is no instruction, and where."""
+    """The host program of some bytes, without what is `SILENT`; `InvalidInput` names what is no instruction, and where."""
     if len(data) % RECORD.size:
         raise InvalidInput(f"program: {len(data)} bytes, expected a multiple of {RECORD.size}")
     made: list[Command | LoopMatmul | LoopConv] = []
     parts: list[Instruction] = []
     for index, record in enumerate(RECORD.iter_unpack(data)):
         instruction = Instruction(*record)
+        if instruction.function in SILENT:
+            continue
         if 9 <= instruction.function <= 13 or 16 <= instruction.function <= 21:
             parts.append(instruction)
             continue

@@ -46,8 +46,13 @@ def gelu(q: Array, constants: Constants) -> Array:
     return wrap(q * (np.where(q < 0, -poly, poly) + constants.qc))
 
 
-def exp(q: Array, constants: Constants) -> Array:
-    """``exp`` of values that are not positive."""
+def exp(q: Array, constants: Constants, as_built: bool = False) -> Array:
+    """``exp`` of values that are not positive.
+
+    `as_built`: as the public RTL computes it since July 2024, which has the polynomial of the GELU in its place.
+    """
+    if as_built:
+        return gelu(q, constants)
     z = (-q * constants.qln2_inv) >> 16
     rest = q + z * constants.qln2
     poly = wrap((rest + constants.qb) ** 2 + constants.qc)
@@ -58,7 +63,8 @@ def exp(q: Array, constants: Constants) -> Array:
 class Statistics:
     """One statistics register: what the passes over a row leave for the last one."""
 
-    def __init__(self) -> None:
+    def __init__(self, exp_as_built: bool = False) -> None:
+        self._exp_as_built = exp_as_built
         self._last = ""
         self.total = self.count = self.mean = self.maximum = 0
         self.inverse = np.float32(1)
@@ -74,7 +80,13 @@ class Statistics:
         if kind == "max":
             self.maximum = max(self.maximum, int(values.max()))
             return
-        amount = values if kind == "sum" else (values - self.mean) ** 2 if kind == "variance" else exp(values - self.maximum, constants)
+        amount = (
+            values
+            if kind == "sum"
+            else (values - self.mean) ** 2
+            if kind == "variance"
+            else exp(values - self.maximum, constants, self._exp_as_built)
+        )
         self.total += int(amount.sum())
         self.count += len(values)
         if command == "mean":
@@ -82,6 +94,6 @@ class Statistics:
         elif command == "inv_stddev":
             self.inverse = np.float32(1) / np.float32(math.isqrt(self.total // self.count) or 1)
         elif command == "inv_sum_exp":
-            self.inverse = np.float32(127) / np.float32(self.total)
+            self.inverse = np.float32(127) / np.float32(self.total or 1)
         if command != kind:
             self._last = command
