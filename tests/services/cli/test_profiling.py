@@ -143,13 +143,16 @@ def test_json(done: tuple[RunState, Profile]) -> None:
 def test_plots_and_page(done: tuple[RunState, Profile]) -> None:
     pytest.importorskip("matplotlib", reason="needs matplotlib")
     _, profile = done
-    pictures = drawing.draw(profile, (MACHINE,))
+    pictures = drawing.draw(profile, (MACHINE,), {})
     assert set(pictures) == {"breakdown", "roofline", "sweep"}
-    assert pictures == drawing.draw(profile, (MACHINE,))
+    assert pictures == drawing.draw(profile, (MACHINE,), {})
     page = drawing.as_page("<b>", profile.points, "standard", pictures)
     assert page.count("<svg") == 3 and "&lt;b&gt;" in page and "<b>" not in page
     assert "src=" not in page and "http-equiv" not in page
-    assert set(drawing.draw(msgspec.structs.replace(profile, points=profile.points[:1]), ())) == {"breakdown"}
+    assert set(drawing.draw(msgspec.structs.replace(profile, points=profile.points[:1]), (), {"all": (2.0, 1.0)})) == {
+        "breakdown",
+        "measured",
+    }
 
 
 def test_measurements() -> None:
@@ -174,7 +177,7 @@ def test_measured_times_stand_beside_those_at_the_roofline(capsys: pytest.Captur
     }  # fmt: skip
     assert "70.0 %" in text_of(measuring.comparison(sums, this)) and "45.0 %" in text_of(measuring.comparison(sums, this))
     measuring.show(found, this, (), json=True)
-    measuring.compare(found, this, point, json=True)
+    measuring.compare(sums, this, json=True)
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert lines[0]["measured"]["seconds"] == 1.0 and lines[0]["machine"]["name"] == "this-cpu"
     assert lines[1]["against_roofline"]["everything else"]["measured_s"] == 0.5

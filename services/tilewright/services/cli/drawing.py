@@ -36,11 +36,13 @@ def fetch(run: str) -> tuple[RunState, Profile]:
     return report.state, report.profile
 
 
-def write(state: RunState, profile: Profile, folder: Path | None, page: Path | None) -> None:
-    """Draw a finished run's profile into a folder, as SVG, and as one HTML page."""
+def write(
+    state: RunState, profile: Profile, folder: Path | None, page: Path | None, measured: dict[str, tuple[float, float]] | None = None
+) -> None:
+    """Draw a finished run's profile into a folder, as SVG, and as one HTML page; `measured`: seconds measured and at the roofline."""
     analysis = state.request.analysis
     convention, machines = (analysis.convention, analysis.machines) if analysis is not None else ("standard", ())
-    pictures = draw(profile, machines)
+    pictures = draw(profile, machines, measured or {})
     try:
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
@@ -54,7 +56,7 @@ def write(state: RunState, profile: Profile, folder: Path | None, page: Path | N
         raise InvalidInput(f"--plots {folder}, --html {page}: {error.strerror}") from error
 
 
-def draw(profile: Profile, machines: Sequence[Machine]) -> dict[str, str]:
+def draw(profile: Profile, machines: Sequence[Machine], measured: dict[str, tuple[float, float]]) -> dict[str, str]:
     """Name -> SVG. The roofline is that of the first setting; machines beyond the target have roofs of their own."""
     try:
         from matplotlib.figure import Figure
@@ -69,6 +71,9 @@ def draw(profile: Profile, machines: Sequence[Machine]) -> dict[str, str]:
     if len(profile.points) > 1:
         made["sweep"] = Figure(figsize=(9, 4.5), layout="constrained")
         _sweep(made["sweep"], profile.points)
+    if measured:
+        made["measured"] = Figure(figsize=(9, 3), layout="constrained")
+        _measured(made["measured"], measured)
     return {name: _svg(figure) for name, figure in made.items()}
 
 
@@ -125,6 +130,17 @@ def _roofline(figure: Figure, point: Point, machines: Sequence[Machine]) -> None
     axes.set_yscale("log")
     axes.set_xlabel("operations per byte")
     axes.set_ylabel(f"operations per second (at best, on {first})")
+    axes.legend(fontsize="small")
+
+
+def _measured(figure: Figure, seconds: dict[str, tuple[float, float]]) -> None:
+    """Two bars per kind of operator: what was measured, and what the roofline of the same CPU says."""
+    axes = figure.add_subplot()
+    for at, label in enumerate(("measured", "roofline")):
+        axes.barh([place + 0.4 * at for place in range(len(seconds))], [each[at] for each in seconds.values()], 0.4, label=label)
+    axes.set_yticks([place + 0.2 for place in range(len(seconds))], list(seconds))
+    axes.set_xlabel("seconds of processor time")
+    axes.invert_yaxis()
     axes.legend(fontsize="small")
 
 

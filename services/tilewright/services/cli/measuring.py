@@ -46,9 +46,8 @@ def show(found: Measurement, this: Machine, machines: Sequence[Machine], *, json
         console.show(table(found, (*machines, this)))
 
 
-def compare(found: Measurement, this: Machine, point: Point, *, json: bool) -> None:
+def compare(sums: dict[str, tuple[float, float]], this: Machine, *, json: bool) -> None:
     """Print measured times against those at the roofline of this CPU."""
-    sums = against(found, this.name, point)
     if json:
         console.json_line({"against_roofline": {name: {"measured_s": ours, "roofline_s": least} for name, (ours, least) in sums.items()}})
     else:

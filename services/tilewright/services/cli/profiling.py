@@ -135,10 +135,11 @@ def _afterwards(run: str, said: options.RunOptions, asked: ProfileOptions, measu
     from . import drawing, measuring
 
     state, profile = drawing.fetch(run)
+    sums = measuring.against(measured[0], measured[1].name, profile.points[0]) if measured else {}
     if measured:
-        measuring.compare(*measured, profile.points[0], json=said.json)
+        measuring.compare(sums, measured[1], json=said.json)
     if asked.plots or asked.html:
-        drawing.write(state, profile, asked.plots, asked.html)
+        drawing.write(state, profile, asked.plots, asked.html, sums)
 
 
 def settle(said: options.RunOptions, asked: ProfileOptions) -> tuple[options.RunOptions, dict[str, tuple[int, ...]]]:
