@@ -88,6 +88,27 @@ def test_the_zoo_is_what_transformers_does(huggingface: Frontend, zoo: Frontend,
     assert producers(traced) == producers(ours)
 
 
+@pytest.mark.parametrize(
+    ("model", "config"),
+    [
+        ("resnet50", {}),
+        ("resnet18", {"layer_type": "basic", "hidden_sizes": [64, 128, 256, 512], "depths": [2, 2, 2, 2]}),
+    ],
+)
+def test_the_zoos_residual_networks_are_those_of_transformers(
+    huggingface: Frontend, zoo: Frontend, tmp_path: Path, model: str, config: dict[str, object]
+) -> None:
+    """By other module names and in another order of the shortcuts: the same operators as often, the same parameters."""
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps({"model_type": "resnet", "architectures": ["ResNetForImageClassification"], "num_labels": 1000, **config}))
+    traced, ours = huggingface.load(str(file), {"size": 160}), zoo.load(model, {"size": 160, "bits": 32})
+    counted = [Counter({task.operator: task.count for task in each.tasks if task.operator.is_contraction}) for each in (traced, ours)]
+    assert counted[0] == counted[1]
+    others = [Counter(figures(each.operators[node.operator]) for node in each.nodes) for each in (traced, ours)]
+    assert others[0] == others[1]
+    assert traced.parameters == ours.parameters
+
+
 def test_weights_modules_and_words(huggingface: Frontend) -> None:
     workload = huggingface.load("llama-3-8b", {"layers": 1, "seq": 16})
     edges = {edge.name: edge for edge in workload.edges}

@@ -136,8 +136,8 @@ def _roofline(figure: Figure, point: Point, machines: Sequence[Machine]) -> None
 def _measured(figure: Figure, seconds: dict[str, tuple[float, float]]) -> None:
     """Two bars per kind of operator: what was measured, and what the roofline of the same CPU says."""
     axes = figure.add_subplot()
-    for at, label in enumerate(("measured", "roofline")):
-        axes.barh([place + 0.4 * at for place in range(len(seconds))], [each[at] for each in seconds.values()], 0.4, label=label)
+    for at, what in enumerate(("measured", "roofline")):
+        axes.barh([place + 0.4 * at for place in range(len(seconds))], [each[at] for each in seconds.values()], 0.4, label=what)
     axes.set_yticks([place + 0.2 for place in range(len(seconds))], list(seconds))
     axes.set_xlabel("seconds of processor time")
     axes.invert_yaxis()
