@@ -142,6 +142,14 @@ class Mapspace:
             missing -= len(parts[-1])
         return Points.concatenate(parts)
 
+    def unrolled_nowhere(self) -> Points:
+        """The point with all loops at the outermost level, in the order of the dims, whether the constraints allow them there or not."""
+        levels, dims = len(self.keep), len(self.problem.dims)
+        factors = np.ones((1, len(self.slots), dims), dtype=np.int64)
+        factors[0, self.outermost] = self.problem.bounds
+        order = np.broadcast_to(np.arange(dims, dtype=np.int8), (1, levels, dims))
+        return Points(factors, order, self.keep[None].copy())
+
     def _draw(self, rng: np.random.Generator, count: int, fit: bool) -> Points:
         size, dims = len(self.slots), len(self.problem.dims)
         rows = np.arange(count)

@@ -63,8 +63,11 @@ class Polish:
             mappings = [candidate.mapping for candidate in ctx.plugin("mappers", "cosa").search(request_without_options(request), ctx)]
         points = space.points(ln.Batch.from_mappings(space.problem, mappings)) if mappings else space.sample(ctx.rng, DRAWN)
         points = points.take(space.complete(points))
-        best = _best(space, points, request, ctx)
-        return best if best is not None else _best(space, space.sample(ctx.rng, DRAWN), request, ctx)
+        for tried in (points, space.sample(ctx.rng, DRAWN)):
+            best = _best(space, tried, request, ctx)
+            if best is not None:
+                return best
+        return _nearest(space, request, ctx)
 
 
 class Descent:
@@ -102,6 +105,38 @@ class Descent:
 def request_without_options(request: MapRequest) -> MapRequest:
     """The request as another mapper is asked it."""
     return MapRequest(request.operator, request.architecture, request.constraints, request.objective, subspace=request.subspace)
+
+
+def _nearest(space: Mapspace, request: MapRequest, ctx: Context) -> tuple[Points, float] | None:
+    """Where hardly anything fits: steps that make the tiles exceed the capacities by less, from the least that does.
+
+    Mappings that do not fit are evaluated too, and where the steps end alone, so that the host can say what rejects them all and
+    what the smallest change would be.
+    """
+    points = Points.concatenate([space.unrolled_nowhere(), space.sample(ctx.rng, DRAWN, fit=False)])
+    found = _best(space, points, request, ctx)
+    if found is not None:
+        return found
+    points = points.take(space.obeys(points.factors))
+    if not len(points):
+        return _best(space, space.unrolled_nowhere(), request, ctx)
+    point, excess = _least(space, points)
+    while excess > 0 and not ctx.cancelled:
+        moves = space.moves(point, whole=True, fit=False)
+        if not len(moves):
+            break
+        nearer, less = _least(space, moves)
+        if less >= excess:
+            break
+        point, excess = nearer, less
+    return _best(space, point, request, ctx)
+
+
+def _least(space: Mapspace, points: Points) -> tuple[Points, int]:
+    """The point that exceeds the capacities by the fewest words, and by how many."""
+    excess = np.maximum(space.overflow(points), 0).sum(axis=1)
+    chosen = int(np.argmin(excess))
+    return points.take([chosen]), int(excess[chosen])
 
 
 def _best(space: Mapspace, points: Points, request: MapRequest, ctx: Context) -> tuple[Points, float] | None:
