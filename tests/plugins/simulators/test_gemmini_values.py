@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tilewright.plugins.simulators.gemmini import host, norm
+from tilewright.plugins.simulators.gemmini import compiled, host, norm
 from tilewright.plugins.simulators.gemmini.commands import (
     ACCUMULATE,
     ACCUMULATOR,
@@ -27,6 +27,7 @@ from tilewright.plugins.simulators.gemmini.functional import Values
 from tilewright.plugins.simulators.gemmini.loop_matmul import IGELU, LAYERNORM, NONE, RELU, SOFTMAX
 from tilewright.plugins.simulators.gemmini.machine import Machine
 from tilewright.plugins.simulators.gemmini.tiling import ConvShape
+from tilewright.plugins.simulators.gemmini.timing import simulate
 from tilewright.protocol.errors import InvalidInput
 
 SMALL = Machine(scratchpad_bytes=16 * 1024, accumulator_bytes=8 * 1024)
@@ -228,6 +229,23 @@ def test_softmax(shape, scale, seed):
         assert out.tolist() == [to_int8(term, inverse) for term in terms]
     true = np.exp((values - values.max(1, keepdims=True)) * scale)
     assert np.abs(got / 127 - true / true.sum(1, keepdims=True)).max() < 0.01 + scale / 2
+
+
+@pytest.mark.parametrize("activation", [SOFTMAX, LAYERNORM])
+@pytest.mark.parametrize("shape", [(50, 100), (7, 16), (33, 120)])
+def test_normalization_of_a_matrix_in_memory(activation, shape):
+    """``tiled_norm_auto`` gives what the same activation at the end of a product gives, and takes time in both models."""
+    values = np.random.default_rng(5).integers(-400, 400, shape)
+    constants = norm.exp_constants(0.02) if activation == SOFTMAX else norm.Constants()
+    heap = Heap()
+    task = host.Norm(*shape, heap.put(values.astype(np.int32)), heap.put(np.zeros(shape, np.int8)), activation)
+    program = host.norm(task, SMALL)
+    Values(SMALL, heap.bytes).run([ConfigNorm(0, *constants), *program])
+    assert (heap.get(task.c, shape, np.int8) == run_norm(activation, values, constants)).all()
+    outcome = simulate(SMALL, program)
+    assert outcome == compiled.run(SMALL, program)
+    # three passes over every block of every row
+    assert outcome.events["accumulator_read"] == 3 * shape[0] * -(-shape[1] // 16)
 
 
 def test_the_exponential_as_the_public_rtl_has_it():

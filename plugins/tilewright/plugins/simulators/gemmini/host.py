@@ -5,11 +5,11 @@ from __future__ import annotations
 import itertools
 from typing import NamedTuple
 
-from .commands import Command, ConfigExecute, ConfigLoad, ConfigStore, Pool
+from .commands import ACCUMULATOR, Command, ConfigExecute, ConfigLoad, ConfigStore, Mvin, Pool
 from .loop_conv import LoopConv
-from .loop_matmul import NONE, LoopMatmul
+from .loop_matmul import NONE, LoopMatmul, normalized
 from .machine import Machine
-from .tiling import ConvShape, ConvTiles, MatmulTiles, tile_add, tile_conv, tile_matmul
+from .tiling import ConvShape, ConvTiles, MatmulTiles, tile_add, tile_conv, tile_matmul, tile_norm
 
 Program = list[Command | LoopMatmul | LoopConv]
 
@@ -219,4 +219,36 @@ def add(task: Add, machine: Machine) -> Program:
                     task.n, task.n, 0, task.n, activation=task.activation, resadd=True,
                 )
             )  # fmt: skip
+    return program
+
+
+class Norm(NamedTuple):
+    """``C = scale(act(A))`` row by row, `activation` being a softmax or a LayerNorm: A of 32 bits, C of 8, both dense, with addresses."""
+
+    m: int
+    n: int
+    a: int
+    c: int
+    activation: int
+    scale: float = 1.0
+
+
+def norm(task: Norm, machine: Machine) -> Program:
+    """The program of ``tiled_norm_auto``: blocks of rows go into the accumulator and leave it in three passes; no loop unit does it."""
+    dim, word, wide = machine.dim, machine.input_bytes, machine.accumulator_word_bytes
+    program: Program = [ConfigStore(task.n * word, task.activation, task.scale), ConfigLoad(0, task.n * wide, dim)]
+    columns = machine.accumulator_block_columns * dim
+    blocks = -(-task.n // dim)
+    height = tile_norm(task.m, task.n, machine)
+    for row in range(0, task.m, dim):
+        rows = min(dim, task.m - row)
+        local = ACCUMULATOR | (row % height // dim * blocks * dim)
+        for col in range(0, task.n, columns):
+            address = task.a + (row * task.n + col) * wide
+            program.append(Mvin(0, address, local + col, rows, min(columns, task.n - col)))
+        out = LoopMatmul(
+            1, blocks, 0, dim - rows, blocks * dim - task.n, 0, 0, 0, 0, task.c + row * task.n * word, 0, 0, 0, task.n,
+            activation=task.activation,
+        )  # fmt: skip
+        program += [store.command for store in normalized(out, machine, local, word, min(blocks, machine.block_columns))]
     return program

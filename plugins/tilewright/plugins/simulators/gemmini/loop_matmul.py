@@ -219,7 +219,7 @@ def _stores(loop: LoopMatmul, machine: Machine, c_start: int) -> list[Store]:
     wide = 1 if loop.full_c else min(loop.j, machine.block_columns)
     start = ACCUMULATOR | (FULL if loop.full_c else 0) | c_start
     if loop.activation in (LAYERNORM, SOFTMAX):
-        return _normalized(loop, machine, start, word, wide)
+        return normalized(loop, machine, start, word, wide)
     made = []
     for j in range(0, loop.j, wide):
         width = min(wide, loop.j - j)
@@ -234,8 +234,8 @@ def _stores(loop: LoopMatmul, machine: Machine, c_start: int) -> list[Store]:
     return made
 
 
-def _normalized(loop: LoopMatmul, machine: Machine, start: int, word: int, wide: int) -> list[Store]:
-    """Three passes over each row: two statistics, then the row itself; `STATISTICS` rows take turns."""
+def normalized(loop: LoopMatmul, machine: Machine, start: int, word: int, wide: int) -> list[Store]:
+    """Three passes over each row: two statistics, then the row itself; `STATISTICS` rows take turns, `wide` blocks per mvout."""
     dim = machine.dim
     need = loop.i * loop.j * loop.k
     passes = ((SUM, MEAN), (VARIANCE, INV_STDDEV), (RESET, RESET))
