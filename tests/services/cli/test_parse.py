@@ -52,3 +52,14 @@ def test_stages() -> None:
         parse.stages("mapp")
     with pytest.raises(InvalidInput, match="expected some of profile"):
         parse.stages(" , ")
+
+
+@pytest.mark.parametrize("name", ["../x", "/etc/passwd", "a/b.c", ".bashrc", "..", "", "a\0b", "a\n", "x" * 300, "a\\b"])
+def test_what_a_result_calls_a_file_stays_in_its_folder(name: str) -> None:
+    with pytest.raises(InvalidInput, match="expected a name of letters"):
+        parse.file_name(name)
+
+
+def test_names_of_files() -> None:
+    for name in ("gemm_f32.c", "CMakeLists.txt", "a-b.1.h"):
+        assert parse.file_name(name) == name

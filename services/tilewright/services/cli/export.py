@@ -8,7 +8,7 @@ from tilewright.protocol import registry
 from tilewright.protocol.errors import InvalidInput
 from tilewright.protocol.plugin import Document
 
-from . import console
+from . import console, parse
 
 #: Format that is written unless another one is named.
 DEFAULT_FORMAT = "timeloop"
@@ -20,7 +20,7 @@ def export(document: Document, folder: Path, format: str) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in texts.items():
-            (folder / name).write_text(text, encoding="utf-8")
+            (folder / parse.file_name(name)).write_text(text, encoding="utf-8")
             console.note(str(folder / name))
     except OSError as error:
         raise InvalidInput(f"--export {folder}: {error.strerror}") from error

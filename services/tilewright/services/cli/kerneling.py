@@ -12,7 +12,7 @@ import typer
 
 from tilewright.protocol.errors import InvalidInput
 
-from . import options
+from . import options, parse
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -90,7 +90,7 @@ def generate(said: options.RunOptions, product: Product) -> None:
     from tilewright.protocol.plugin import Budget, EmitRequest
     from tilewright.services.runtime.host import check_options
 
-    from . import console, parse
+    from . import console
 
     settings = parse.options(said.emitter_option, "--emitter-option")
     name = said.emitter or "native"
@@ -127,7 +127,7 @@ def write(kernel: Kernel, folder: Path, flag: str) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in {**main, **kernel.files}.items():
-            (folder / name).write_text(text, encoding="utf-8")
+            (folder / parse.file_name(name)).write_text(text, encoding="utf-8")
     except OSError as error:
         raise InvalidInput(f"{flag} {folder}: {error.strerror}") from error
 

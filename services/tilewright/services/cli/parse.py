@@ -13,8 +13,16 @@ if TYPE_CHECKING:
     from tilewright.protocol.plugin import Option
     from tilewright.protocol.subjects import Stage
 
+_FILE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,199}")
 _TIME = re.compile(r"(\d+\.?\d*|\.\d+)\s*(ms|s|min|m|h|d)?")
 _SECONDS = {"ms": 1e-3, "s": 1.0, "": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def file_name(name: str) -> str:
+    """The name of a file that a result brought, when it is one of a file below a folder and nowhere else; else `InvalidInput`."""
+    if not _FILE.fullmatch(name):
+        raise InvalidInput(f"file {name!r}: expected a name of letters, digits, - . _ that does not begin with a dot")
+    return name
 
 
 def seconds(flag: str, text: str) -> float | None:
