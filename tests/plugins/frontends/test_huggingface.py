@@ -109,6 +109,49 @@ def test_the_zoos_residual_networks_are_those_of_transformers(
     assert traced.parameters == ours.parameters
 
 
+def tiny(folder: Path, kind: str, **fields: object) -> str:
+    file = folder / "config.json"
+    sizes = {"vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    file.write_text(json.dumps({"model_type": kind, **sizes, **fields}))
+    return str(file)
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "layer"),
+    [
+        # MACs of a layer per token: projections and feed-forward.
+        ("mistral", {"num_key_value_heads": 2, "sliding_window": 8}, 2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 64),
+        ("gemma3_text", {"num_key_value_heads": 2, "head_dim": 8, "sliding_window": 8}, 2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 64),
+        ("falcon", {}, 2 * 32 * 32 + 2 * 32 * 8 + 2 * 32 * 128),  # one key/value head for all, which its configuration does not say
+        ("cohere", {"num_key_value_heads": 2}, 2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 64),
+        ("bloom", {}, 4 * 32 * 32 + 2 * 32 * 128),
+    ],
+)
+def test_decoders_of_many_kinds(huggingface: Frontend, tmp_path: Path, kind: str, fields: dict[str, object], layer: int) -> None:
+    """Grouped and single key/value heads, windows, other ways to write positions: projections in full, attention over the cache."""
+    file = tiny(tmp_path, kind, **fields)
+    context = 24
+    for options, tokens in (({"seq": 12}, 12), ({"decode": True, "ctx": context, "batch": 2}, 2)):
+        workload = huggingface.load(file, options)
+        macs = [
+            (each.operator.macs * each.count, each.operator.tensor(WEIGHTS).static)
+            for each in workload.tasks
+            if each.operator.is_contraction
+        ]
+        assert sum(each for each, static in macs if static) == tokens * 2 * layer, kind
+        attention = sum(each for each, static in macs if not static)
+        past = 12 if "seq" in options else min(context, int(str(fields.get("sliding_window", context))))
+        assert attention in {tokens * 2 * 2 * 32 * keys for keys in (past, context)} or kind == "gemma3_text"
+
+
+def test_what_a_model_cannot_do_is_said(huggingface: Frontend, tmp_path: Path) -> None:
+    """The library's own complaint, not a traceback."""
+    with pytest.raises(InvalidInput, match="cannot be run: RuntimeError: Attempting to broadcast"):
+        huggingface.load(tiny(tmp_path, "gptj", rotary_dim=64), {"seq": 8})
+    with pytest.raises(InvalidInput, match="keeps no key/value cache, expected a decoder"):
+        huggingface.load(tiny(tmp_path, "distilbert"), {"decode": True, "ctx": 8})
+
+
 def test_weights_modules_and_words(huggingface: Frontend) -> None:
     workload = huggingface.load("llama-3-8b", {"layers": 1, "seq": 16})
     edges = {edge.name: edge for edge in workload.edges}

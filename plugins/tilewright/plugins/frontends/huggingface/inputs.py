@@ -14,8 +14,8 @@ SIDE = 224
 Run = Callable[..., Any]
 
 
-def inputs(model: Any, plan: Plan) -> dict[str, Any]:
-    """Keyword arguments of the forward pass. Made under fake tensors; a decoder's cache is filled by shape only."""
+def inputs(model: Any, plan: Plan, *, run: bool = False) -> dict[str, Any]:
+    """Keyword arguments of the forward pass. Made under fake tensors; a decoder's cache is filled by shape only, or by a pass (`run`)."""
     import torch
 
     config, main = model.config, model.main_input_name
@@ -32,7 +32,7 @@ def inputs(model: Any, plan: Plan) -> dict[str, Any]:
         return {"input_ids": ids}
     if not (getattr(model, "can_generate", lambda: False)() or hasattr(config, "use_cache")):
         raise InvalidInput(f"decode: {plan.name} ({type(model).__name__}) keeps no key/value cache, expected a decoder")
-    return {"input_ids": ids, "past_key_values": _cache(model, plan), "use_cache": True}
+    return {"input_ids": ids, "past_key_values": _cache(model, plan, run), "use_cache": True}
 
 
 def _image(config: Any, plan: Plan, dtype: Any) -> Any:
@@ -43,7 +43,7 @@ def _image(config: Any, plan: Plan, dtype: Any) -> Any:
     return torch.zeros(plan.batch, getattr(config, "num_channels", 3), high, wide, dtype=dtype)
 
 
-def _cache(model: Any, plan: Plan) -> Any:
+def _cache(model: Any, plan: Plan, run: bool) -> Any:
     """A cache with `plan.past` tokens per sequence."""
     import torch
     from transformers import DynamicCache
@@ -52,7 +52,7 @@ def _cache(model: Any, plan: Plan) -> Any:
     if past == 0:
         return DynamicCache(config=config)
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    if kinds != {"full_attention"} or getattr(config, "kv_lora_rank", None) or getattr(config, "sliding_window", None):
+    if run or kinds != {"full_attention"} or getattr(config, "kv_lora_rank", None) or getattr(config, "sliding_window", None):
         ids = torch.zeros(plan.batch, past, dtype=torch.long)
         with torch.no_grad():
             return model(input_ids=ids, use_cache=True).past_key_values

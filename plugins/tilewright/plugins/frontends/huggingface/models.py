@@ -186,7 +186,7 @@ def shorten(config: Any, layers: int) -> None:
     kinds = getattr(config, "layer_types", None)
     for name in names:
         setattr(config, config.attribute_map.get(name, name), layers)
-    if isinstance(kinds, list):
+    if isinstance(kinds, list) and not isinstance(getattr(type(config), "layer_types", None), property):
         config.layer_types = kinds[:layers]
 
 

@@ -44,21 +44,45 @@ def trace(plan: Plan) -> Workload:
 
 def _trace(plan: Plan) -> Workload:
     recorder = registry.load("frontends", "torch")
-    with prepared(plan, recorder) as (model, keywords, bits):
-        workload: Workload = recorder.trace(plan.name, model, (), keywords, bits=plan.bits or bits, source=plan.said)
+    try:
+        return _recorded(plan, recorder, run=False)
+    except _Unfit:  # its cache is not shaped as most are: it is filled by a pass over the tokens before
+        return _recorded(plan, recorder, run=True)
+
+
+class _Unfit(Exception):
+    """A pass that fails with the cache that was made for it."""
+
+
+def _recorded(plan: Plan, recorder: Any, *, run: bool) -> Workload:
+    with prepared(plan, recorder, run=run) as (model, keywords, bits):
+        try:
+            workload: Workload = recorder.trace(plan.name, model, (), keywords, bits=plan.bits or bits, source=plan.said)
+        except TilewrightError:
+            raise
+        except Exception as error:  # whatever a model does not like
+            if plan.past and not run:
+                raise _Unfit from error
+            raise InvalidInput(f"{plan.name}: cannot be run: {type(error).__name__}: {error}") from error
+        cache = keywords.get("past_key_values")
+        if cache is not None and cache.get_seq_length() != (plan.past or 0) + 1:
+            raise InvalidInput(f"decode: {plan.name} ({type(model).__name__}) does not use a key/value cache, expected a decoder")
     return workload
 
 
 @contextmanager
-def prepared(plan: Plan, recorder: Any) -> Iterator[tuple[Any, dict[str, Any], int]]:
-    """A model and its inputs as fake tensors, and the width of a word where it is not that of its type (else 0)."""
+def prepared(plan: Plan, recorder: Any, *, run: bool = False) -> Iterator[tuple[Any, dict[str, Any], int]]:
+    """A model and its inputs as fake tensors, and the width of a word where it is not that of its type (else 0).
+
+    `run`: a decoder's cache is filled by running it, whatever its configuration says.
+    """
     config, kind = configure(plan)
     model, bits = build(config, kind, plan.attention)
     with recorder.fake():
         try:
             made = model.to_empty(device="cpu")
             made.tie_weights()
-            keywords = inputs(made, plan)
+            keywords = inputs(made, plan, run=run)
         except TilewrightError:
             raise
         except Exception as error:  # whatever a model does not like

@@ -46,11 +46,23 @@ _ELEMENTWISE: dict[str, Rule] = {
     **{name: elementwise(name) for name in ("add", "mul", "relu", "silu", "tanh", "sigmoid", "gelu")},
     **{f"{name}_": elementwise(name) for name in ("add", "mul", "relu", "silu", "tanh", "sigmoid", "gelu")},
 }
+#: Element by element, though torch does not mark them as such.
+_UNMARKED = (
+    "hardswish",
+    "hardswish_",
+    "hardsigmoid",
+    "hardsigmoid_",
+    "polar",
+    "_prelu_kernel",
+    "glu",
+    "native_dropout",
+    "log_sigmoid_forward",
+)
 _DATA = (
     "_to_copy", "clone", "copy", "copy_", "index_select", "index_put", "index_put_", "_index_put_impl_", "scatter",
     "scatter_", "select_scatter", "slice_scatter", "constant_pad_nd", "flip", "roll", "repeat", "floor_divide", "take_along_dim",
     "upsample_bilinear2d", "upsample_bicubic2d", "masked_fill", "masked_fill_", "triu", "tril", "fill_", "zero_", "unfold", "im2col",
-    "masked_scatter", "pixel_shuffle", "one_hot", "_unsafe_index", "channel_shuffle",
+    "masked_scatter", "pixel_shuffle", "one_hot", "_unsafe_index", "channel_shuffle", "stack",
 )  # fmt: skip
 _REDUCTIONS = (
     "sum", "amax", "amin", "max", "min", "argmax", "argmin", "any", "all", "prod", "std", "var", "var_mean", "cumsum", "cumprod", "topk",
@@ -61,13 +73,14 @@ _MADE = ("arange", "zeros", "ones", "full", "scalar_tensor", "linspace", "eye", 
 #: Nothing is computed or moved.
 NOTHING = ("device", "empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided", "sym_size", "sym_stride", "sym_numel",
            "sym_storage_offset", "_local_scalar_dense", "is_same_size", "lift_fresh", "lift_fresh_copy", "_assert_async", "_assert_scalar",
-           "sym_constrain_range_for_size")  # fmt: skip
+           "sym_constrain_range_for_size", "as_strided_", "t_", "transpose_", "squeeze_", "unsqueeze_")  # fmt: skip
 
 RULES: dict[str, Rule] = {
     **PRODUCTS,
     **_WINDOWS,
     **_NORMALIZATIONS,
     **_ELEMENTWISE,
+    **dict.fromkeys(_UNMARKED, elementwise("elementwise")),
     **dict.fromkeys(_DATA, elementwise("copy")),
     **dict.fromkeys(_REDUCTIONS, reduction("reduce")),
     "mean": reduction("mean"),
