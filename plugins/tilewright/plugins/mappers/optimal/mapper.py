@@ -16,7 +16,7 @@ from .proof import Proof
 from .spaces import COSA, named, parts
 
 #: Most array elements that plans may write, in millions.
-EFFORT = 1500
+EFFORT = 2000
 #: With fewer evaluations than this to spend, the start is not polished: plans need fewer.
 POLISHED = 2000
 

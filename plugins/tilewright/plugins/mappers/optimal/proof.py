@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 
 import numpy as np
 
@@ -103,10 +104,11 @@ class Proof:
                 part.bounds.aim(self._cost)
             found = part.bounds.tight(batch.chosen, self.value)
             for n, bound in enumerate(found.bounds.tolist()):
-                if bound >= self._wanted or part.futile > FUTILE:
+                if bound >= self._wanted or part.futile > FUTILE or self._ctx.cancelled:
                     break
                 part.futile += 1
-                for better in self.consider(part.bounds.problem, list(part.bounds.nests(found.chosen[:, [n]]))):
+                nests = part.bounds.nests(found.chosen[:, [n]])
+                for better in self.consider(part.bounds.problem, list(takewhile(lambda _: not self._ctx.cancelled, nests))):
                     part.futile = 0
                     yield better
             self._work += part.bounds.work - before

@@ -30,7 +30,7 @@ from .machine import Machine
 from .spatial import Chosen, Units
 
 #: Array elements treated at once by a plan.
-ELEMENTS = 400_000
+ELEMENTS = 200_000
 #: Array elements that listing one configuration takes.
 LISTED = 20
 #: Configurations that may as well be bounded one by one.
