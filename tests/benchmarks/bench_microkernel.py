@@ -118,9 +118,9 @@ def time_tiles(big: Tile, tiles: list[Tile], target: str, rounds: int) -> None:
         flops = 2e-9 * tile.rows * tile.columns(lanes) * DEPTH
         shares = sorted(row[0] / row[at] * tile.rows * tile.vectors / independent for row in rows)
         middle = statistics.median(flops / row[at] for row in rows)
-        print(
-            f"  {tile.rows:2}x{tile.columns(lanes):<3} {middle:6.1f}  {statistics.median(shares):.3f} of peak [{shares[1]:.3f}, {shares[-2]:.3f}]"
-        )
+        low, high = shares[1], shares[-2]
+        name = f"{tile.rows:2}x{tile.columns(lanes):<3}"
+        print(f"  {name} {middle:6.1f}  {statistics.median(shares):.3f} of peak [{low:.3f}, {high:.3f}]")
 
 
 if __name__ == "__main__":

@@ -72,6 +72,11 @@ class Plan:
         return self.numbers.in_place(self.product.a.tensor) and not multiplies_by_lane(self.library, self.numbers)
 
     @property
+    def row_strips(self) -> bool:
+        """A must be converted, but tiles can broadcast from whole rows of it."""
+        return not self.numbers.in_place(self.product.a.tensor) and not multiplies_by_lane(self.library, self.numbers)
+
+    @property
     def b_in_place(self) -> bool:
         """Tiles can read B where it lies."""
         return self.numbers.in_place(self.product.b.tensor)

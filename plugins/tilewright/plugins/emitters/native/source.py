@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from tilewright.protocol.kernel import InstructionLibrary
+from tilewright.protocol.kernel import ElementType, InstructionLibrary
 from tilewright.protocol.workload import OUTPUTS
 
 from .cases import test
@@ -97,6 +97,7 @@ def _source(plan: Plan) -> str:
         "B_IN_PLACE": plan.b_in_place,
         "PACKS_A": plan.packs_a,
         "PACKS_B": plan.packs_b,
+        "ROW_STRIPS": plan.row_strips,
         "READY_A": plan.ready == "a",
         "READY_B": plan.ready == "b",
         "FINISHES": bool(plan.finish.steps),
@@ -125,6 +126,7 @@ def _source(plan: Plan) -> str:
         _tables(plan, made),
         *(_pack(side, plan, shape) for side in "ab"),
         *_finish(plan),
+        *_words_of_a(plan),
         fill("driver.c", {"NAME": plan.name}),
         *([fill("prepack.c", {"NAME": plan.name, "SIDE": plan.ready})] if plan.ready else []),
         entry_points(plan),
@@ -158,10 +160,19 @@ def _finish(plan: Plan) -> list[str]:
     return parts
 
 
+def _words_of_a(plan: Plan) -> list[str]:
+    """What the conversion of whole rows of A needs."""
+    word = plan.numbers.word(plan.product.a.tensor)
+    return [f"typedef {C_TYPES[word]} word_a;", f"#define ITEM_OF_A {_converter(word, plan)}"]
+
+
+def _converter(word: ElementType, plan: Plan) -> str:
+    return _CONVERSIONS.get((word, plan.numbers.item), "(item)")
+
+
 def _pack(side: str, plan: Plan, shape: dict[str, int]) -> str:
     word = plan.numbers.word(plan.operand(side).tensor)
-    convert = _CONVERSIONS.get((word, plan.numbers.item), "(item)")
-    return fill("pack.c", {"SIDE": side, "WORD": C_TYPES[word], "ITEM_OF": convert, **shape})
+    return fill("pack.c", {"SIDE": side, "WORD": C_TYPES[word], "ITEM_OF": _converter(word, plan), **shape})
 
 
 def _tables(plan: Plan, made: list[Tile]) -> str:

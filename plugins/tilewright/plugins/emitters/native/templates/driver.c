@@ -13,6 +13,20 @@ INLINE ptrdiff_t least(ptrdiff_t x, ptrdiff_t y) {
 
 static _Thread_local _Alignas(64) item packed_a[MOST_A], packed_b[MOST_B];
 
+#if ROW_STRIPS
+/* Rows of A as items, one after the other: words that only change their type need not change their order. */
+static void convert_rows(const view_a *v, ptrdiff_t lane, ptrdiff_t lanes, ptrdiff_t depth, ptrdiff_t depths, item *restrict to) {
+    const ptrdiff_t padded = (depths + GROUP - 1) / GROUP * GROUP;
+    for (ptrdiff_t j = 0; j < lanes; ++j, to += padded) {
+        const word_a *restrict from = v->base + (lane + j) * v->lane_stride + depth;
+        for (ptrdiff_t p = 0; p < depths; ++p) to[p] = ITEM_OF_A(from[p]);
+        for (ptrdiff_t p = depths; p < padded; ++p) to[p] = 0;
+    }
+}
+#else
+#define convert_rows(v, lane, lanes, depth, depths, to) ((void)0)
+#endif
+
 /* One block of C, and where its operands are. */
 typedef struct {
     const view_a *a;
@@ -20,7 +34,7 @@ typedef struct {
     ptrdiff_t depth_at, depth, row_at;
     word_of_c *c;
     ptrdiff_t c_row;
-    int accumulate, last;
+    int accumulate, last, rows_whole;
     const extras *more;
 } block;
 
@@ -35,6 +49,12 @@ INLINE void cell(const block *x, ptrdiff_t i, ptrdiff_t rows, source from_a, ptr
     const item *a = strip, *b = panel;
     ptrdiff_t a_row = GROUP, a_step = rows * GROUP, b_step = width * GROUP;
     kernel *tile = kernels[rows - 1][vectors - 1][partial];
+#if ROW_STRIPS
+    if (x->rows_whole) {
+        a_row = groups * GROUP;
+        a_step = GROUP;
+    }
+#endif
 #if A_IN_PLACE
     if (from_a == IN_PLACE || from_a == COPY_BY_TILE) {
         a = x->a->base + (x->row_at + i) * x->a->lane_stride + x->depth_at * x->a->depth_stride;
@@ -89,6 +109,7 @@ INLINE void multiply(const view_a *a, const view_b *b, ptrdiff_t m, ptrdiff_t n,
     item *const ready_a = READY_A ? more->ready : 0, *const ready_b = READY_B ? more->ready : 0;
     const int direct_a = A_IN_PLACE && a->plain && !set->pack_a && !ready_a;
     const int direct_b = B_IN_PLACE && b->plain && b->lane_stride == 1 && !set->pack_b && !ready_b;
+    const int rows_whole = ROW_STRIPS && a->plain && a->depth_stride == 1 && !ready_a;
     const int tiles_pack_b = PACKS_B && b->plain && b->lane_stride == 1 && !direct_b && !ready_b;
     if (m < 1 || n < 1) return;
     for (ptrdiff_t kb = 0, p = 0, depth; kb < depth_blocks; ++kb, p += depth) {
@@ -101,13 +122,14 @@ INLINE void multiply(const view_a *a, const view_b *b, ptrdiff_t m, ptrdiff_t n,
             for (ptrdiff_t ib = 0, i0 = 0, rows; ib < row_blocks; ++ib, i0 += rows) {
                 rows = piece(m, row_blocks, ib);
                 const ptrdiff_t strips = pieces(rows, ROWS);
-                const block x = {a, b, p, depth, i0, c, c_row, accumulate || kb, kb + 1 == depth_blocks, more};
+                const block x = {a, b, p, depth, i0, c, c_row, accumulate || kb, kb + 1 == depth_blocks, rows_whole, more};
                 item *const strips_at = ready_a ? ready_a + p * m + i0 * padded : packed_a;
                 item *const panels_at = ready_b ? ready_b + p * vectors * LANES + j0 * padded : packed_b;
                 if (!direct_a && !tiles_pack_a && !ready_a)
                     for (ptrdiff_t s = 0, i = 0, size; s < strips; ++s, i += size) {
                         size = piece(rows, strips, s);
-                        pack_a(a, i0 + i, size, p, depth, size, packed_a + i * padded);
+                        if (rows_whole) convert_rows(a, i0 + i, size, p, depth, packed_a + i * padded);
+                        else pack_a(a, i0 + i, size, p, depth, size, packed_a + i * padded);
                     }
                 if (!set->strips_first) {
                     for (ptrdiff_t z = 0, j = j0, width; z < panels; ++z, j += width) {
