@@ -25,6 +25,7 @@ from tilewright.protocol.subjects import PIPELINE, SERVICES, durable, job_stream
 from tilewright.services.cli.auth import CONFIGURATION
 from tilewright.services.runtime import health, supervision
 from tilewright.services.runtime import settings as runtime_settings
+from tilewright.services.runtime.metrics import Metrics
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -169,7 +170,7 @@ def test_secrets_come_as_files(overlay: str) -> None:
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_services_are_watched_and_bounded(overlay: str) -> None:
-    asked = health.pages(lambda: True)
+    asked = health.pages(lambda: True, Metrics("mapper").page)
     for name, each in of_kind(overlay, "Deployment").items():
         pod = each["spec"]["template"]["spec"]
         (container,) = pod["containers"]
@@ -178,6 +179,9 @@ def test_services_are_watched_and_bounded(overlay: str) -> None:
         for probe, path in (("startupProbe", "/livez"), ("readinessProbe", "/readyz"), ("livenessProbe", "/livez")):
             assert container[probe]["httpGet"] == {"path": path, "port": port["name"]}, name
             assert path in asked
+        annotations = each["spec"]["template"]["metadata"]["annotations"]
+        assert annotations["prometheus.io/path"] in asked
+        assert annotations["prometheus.io/port"] == str(port["containerPort"])
         requests, limits = container["resources"]["requests"], container["resources"]["limits"]
         assert {"cpu", "memory"} == set(requests) == set(limits)
         assert all(quantity(requests[key]) <= quantity(limits[key]) for key in limits)
@@ -286,8 +290,10 @@ def test_the_image_says_what_the_manifests_need() -> None:
     user = pod["securityContext"]["runAsUser"]
     assert f"USER {user}:{pod['securityContext']['runAsGroup']}\n" in text
     assert 'ENTRYPOINT ["tilewright"]' in text
-    assert re.search(r"profiler\) extras=cluster,frontends ;;", text) and re.search(r"codesigner\) extras=cluster,torch ;;", text)
-    assert re.search(r"pipeline \| mapper \| kernelgen \| simulator\) extras=cluster ;;", text)
+    assert re.search(r"profiler\) extras=cluster,observability,frontends ;;", text) and re.search(
+        r"codesigner\) extras=cluster,observability,torch ;;", text
+    )
+    assert re.search(r"pipeline \| mapper \| kernelgen \| simulator\) extras=cluster,observability ;;", text)
     assert f"EXPOSE {pod['containers'][0]['ports'][0]['containerPort']}\n" in text
     kept = (DEPLOY / "Dockerfile.dockerignore").read_text().split()
     assert {f"!{word}" for line in re.findall(r"^COPY (?!--)(.+) \S+$", text, re.MULTILINE) for word in line.split()} <= set(kept)

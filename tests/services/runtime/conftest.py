@@ -90,16 +90,33 @@ class Bench:
         self._done = done
         self._settings = settings
         self._connect = connect
+        #: Of the last outcome.
+        self.last_headers: dict[str, str] = {}
         self._workers: list[tuple[Stop, asyncio.Task[None]]] = []
 
-    async def publish(self, job: MapJob | None, *, run: str = "run", task: str = "map-0", generation: int = 0, **start: Any) -> None:
+    async def publish(
+        self,
+        job: MapJob | None,
+        *,
+        run: str = "run",
+        task: str = "map-0",
+        generation: int = 0,
+        headers: dict[str, str] | None = None,
+        **start: Any,
+    ) -> None:
         """A job as the pipeline publishes it."""
         data = pack(StartJob("map", job, **start), run, task=task, generation=generation)
-        await self.put(data, run=run, task=task, identity=message_id(run, task, generation, "job"))
+        await self.put(data, run=run, task=task, identity=message_id(run, task, generation, "job"), headers=headers)
 
-    async def put(self, data: bytes, *, run: str = "run", task: str = "map-0", identity: str) -> None:
+    async def put(
+        self, data: bytes, *, run: str = "run", task: str = "map-0", identity: str, headers: dict[str, str] | None = None
+    ) -> None:
         """Any bytes."""
-        await self.bus.publish(job_subject("map", run, task), data, identity)
+        await self.bus.publish(job_subject("map", run, task), data, identity, headers=headers)
+
+    def adopt(self, worker: Worker, stop: Stop) -> None:
+        """Run a worker that a test has made."""
+        self._workers.append((stop, asyncio.create_task(worker.run())))
 
     async def work(self, **changes: Any) -> Worker:
         """Start a worker."""
@@ -127,6 +144,7 @@ class Bench:
             while (delivery := await self._done.fetch(5)) is None:
                 pass
         await delivery.ack()
+        self.last_headers = delivery.headers
         envelope, outcome = unpack(delivery.data)
         assert isinstance(outcome, Outcome)
         return envelope, outcome

@@ -10,6 +10,10 @@ from tilewright.protocol.errors import InvalidInput
 from tilewright.services.runtime import health
 
 
+def jobs() -> tuple[int, str, bytes]:
+    return 200, "text/plain", b"jobs 1\n"
+
+
 async def ask(port: int, request: bytes) -> tuple[str, str]:
     """Status line and body of the answer; both empty when the line is closed without one."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -22,9 +26,10 @@ async def ask(port: int, request: bytes) -> tuple[str, str]:
 
 async def test_living_and_ready_are_two_things() -> None:
     ready = False
-    async with health.serving("127.0.0.1:0", health.pages(lambda: ready)) as port:
+    async with health.serving("127.0.0.1:0", health.pages(lambda: ready, jobs)) as port:
         assert await ask(port, b"GET /livez HTTP/1.1\r\n\r\n") == ("HTTP/1.1 200 OK", "ok\n")
         assert await ask(port, b"GET /readyz HTTP/1.1\r\n\r\n") == ("HTTP/1.1 503 Service Unavailable", "not ready\n")
+        assert await ask(port, b"GET /metrics HTTP/1.1\r\n\r\n") == ("HTTP/1.1 200 OK", "jobs 1\n")
         ready = True
         assert await ask(port, b"GET /readyz?verbose HTTP/1.1\r\nHost: x\r\n\r\n") == ("HTTP/1.1 200 OK", "ok\n")
 
@@ -39,7 +44,7 @@ async def test_living_and_ready_are_two_things() -> None:
     ],
 )
 async def test_what_is_no_question(request_: bytes, status: str) -> None:
-    async with health.serving("127.0.0.1:0", health.pages(lambda: True)) as port:
+    async with health.serving("127.0.0.1:0", health.pages(lambda: True, jobs)) as port:
         try:
             assert (await ask(port, request_))[0] == status
         except ConnectionResetError:  # closed on a peer that still sends
@@ -49,12 +54,12 @@ async def test_what_is_no_question(request_: bytes, status: str) -> None:
 
 async def test_a_caller_that_says_nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health, "PATIENCE", 0.05)
-    async with health.serving("127.0.0.1:0", health.pages(lambda: True)) as port:
+    async with health.serving("127.0.0.1:0", health.pages(lambda: True, jobs)) as port:
         assert await ask(port, b"") == ("", "")
 
 
 async def test_no_address_no_server() -> None:
-    async with health.serving("", health.pages(lambda: True)) as port:
+    async with health.serving("", health.pages(lambda: True, jobs)) as port:
         assert port == 0
 
 

@@ -22,13 +22,23 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     from tilewright.protocol.keys import worker_id
     from tilewright.protocol.subjects import PIPELINE
     from tilewright.services.runtime import health
+    from tilewright.services.runtime.metrics import Metrics
+    from tilewright.services.runtime.tracing import Tracing
 
     from .port import NatsPort
     from .shell import Replica
 
     name = worker_id(PIPELINE)
     async with await Bus.connect(settings.bus(name, PIPELINE)) as bus:
-        replica = Replica(bus, await NatsPort.open(bus), settings.reconcile_every)
+        metrics, tracing = Metrics(PIPELINE), Tracing.from_environment(PIPELINE)
+        replica = Replica(bus, await NatsPort.open(bus, tracing), settings.reconcile_every, metrics, tracing)
+        metrics.watch(
+            {
+                "handled": ("Submissions, cancellations and outcomes taken in.", lambda: replica.handled),
+                "reconnects": ("Times the connection to NATS was lost and came back.", lambda: bus.reconnects),
+            }
+        )
         await bus.serve_info(PIPELINE, {"worker": name}, lambda: {"handled": replica.handled})
-        async with health.serving(settings.health_address, health.pages(lambda: bus.connected and replica.ready)):
+        async with health.serving(settings.health_address, health.pages(lambda: bus.connected and replica.ready, metrics.page)):
             await replica.run(stop)
+        tracing.close()

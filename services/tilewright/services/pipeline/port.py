@@ -20,6 +20,7 @@ from tilewright.protocol.run import RunState, TaskRecord, members, task_id
 from tilewright.protocol.subjects import EventKind, Stage
 from tilewright.services.runtime.results import ResultStore
 from tilewright.services.runtime.runs import Runs, Stored, answer_of
+from tilewright.services.runtime.tracing import Tracing
 
 from . import plan
 from .news import PublishEvent
@@ -39,16 +40,17 @@ class Gone(Exception):
 class NatsPort:
     """See `Port`. One instance serves one replica."""
 
-    def __init__(self, bus: Bus, runs: Runs) -> None:
+    def __init__(self, bus: Bus, runs: Runs, tracing: Tracing) -> None:
         self._bus = bus
+        self._tracing = tracing
         self._runs = runs
         self._results = ResultStore(bus)
         self._recent: OrderedDict[tuple[str, str], Answer] = OrderedDict()
 
     @classmethod
-    async def open(cls, bus: Bus) -> Self:
+    async def open(cls, bus: Bus, tracing: Tracing | None = None) -> Self:
         """Bind to the buckets."""
-        return cls(bus, await Runs.open(bus))
+        return cls(bus, await Runs.open(bus), tracing or Tracing())
 
     def now(self) -> float:
         """Wall clock, seconds."""
@@ -99,10 +101,10 @@ class NatsPort:
 
         async def publish(job: PublishJob, data: bytes) -> None:
             task = task_id(job.stage, job.index)
+            subject, identity = subjects.job_subject(job.stage, state.run, task), message_id(state.run, task, job.generation, "job")
             try:
-                await self._bus.publish(
-                    subjects.job_subject(job.stage, state.run, task), data, message_id(state.run, task, job.generation, "job")
-                )
+                with self._tracing.span(f"publish {job.stage}", state.run, task) as headers:
+                    await self._bus.publish(subject, data, identity, headers=headers)
             except Backlog:
                 full.add(job.stage)
                 refused.append(job)

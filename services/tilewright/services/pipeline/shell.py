@@ -20,7 +20,9 @@ from tilewright.protocol.run import check_run, parse_task
 from tilewright.protocol.subjects import Stage, done_subject
 from tilewright.services.runtime import logs
 from tilewright.services.runtime.dead import bury
+from tilewright.services.runtime.metrics import Metrics
 from tilewright.services.runtime.runs import carry_out_cancel
+from tilewright.services.runtime.tracing import Tracing
 
 from . import step
 from .port import NatsPort
@@ -39,8 +41,10 @@ Handler = Callable[[str, Envelope, Any], Awaitable[bool]]
 class Replica:
     """See the module docstring. `tick` is the number of seconds between two looks for lost jobs."""
 
-    def __init__(self, bus: Bus, port: NatsPort, tick: float) -> None:
+    def __init__(self, bus: Bus, port: NatsPort, tick: float, metrics: Metrics | None = None, tracing: Tracing | None = None) -> None:
         self._bus = bus
+        self._metrics = metrics or Metrics(subjects.PIPELINE)
+        self._tracing = tracing or Tracing()
         self._port = port
         self._tick = tick
         self._over: set[str] = set()
@@ -86,7 +90,10 @@ class Replica:
         try:
             try:
                 envelope, message = unpack(delivery.data)
-                with logs.about(envelope.run, envelope.task):
+                with (
+                    logs.about(envelope.run, envelope.task),
+                    self._tracing.span(f"take {envelope.kind}", envelope.run, envelope.task, delivery.headers),
+                ):
                     taken = await handle(delivery.subject, envelope, message)
                 if taken:
                     self.handled += 1
@@ -144,6 +151,8 @@ class Replica:
         while True:
             try:
                 await self._reconcile()
+                for queue in (subjects.RUN_STREAM, *map(subjects.job_stream, subjects.STAGES), subjects.DONE_STREAM):
+                    self._metrics.queue(queue, *await self._bus.lag(queue))
             except TilewrightError as error:
                 log.warning("looking for lost jobs: %s", error)
             await asyncio.sleep(self._tick)

@@ -11,6 +11,7 @@ import asyncio
 import hashlib
 import logging
 import time
+from collections.abc import Callable
 from typing import Literal
 
 import msgspec
@@ -33,7 +34,7 @@ from .attempts import Attempts, add_failure, attempts
 from .cancellations import Cancellations
 from .checkpoints import Keeper
 from .dead import bury
-from .frames import Done, Identified, Refused
+from .frames import Done, Identified, Note, Refused
 from .reporter import Reporter
 from .results import ResultStore, run_key
 from .settings import Settings
@@ -76,7 +77,19 @@ class _RunStatus(msgspec.Struct, frozen=True):
 class Assignment:
     """One delivered job and what becomes of it."""
 
-    def __init__(self, desk: Desk, delivery: Delivery, envelope: Envelope, start: StartJob, process: JobProcess) -> None:
+    def __init__(
+        self,
+        desk: Desk,
+        delivery: Delivery,
+        envelope: Envelope,
+        start: StartJob,
+        process: JobProcess,
+        headers: dict[str, str],
+        improved: Callable[[], None],
+    ) -> None:
+        #: Of the messages that come of it.
+        self._headers = headers
+        self._improved = improved
         self._desk = desk
         self._delivery = delivery
         self._envelope = envelope
@@ -164,7 +177,7 @@ class Assignment:
     async def _perform(self, job: bytes, limit: float) -> Outcome | None:
         """Run the job in the child process until it ends, its run is cancelled, or the worker is to stop."""
         keeper = Keeper(self._desk.checkpoints, look=self._again)
-        work = asyncio.create_task(self._process.perform(self._desk.stage, job, self._wanted, self.reporter.note, limit, keeper))
+        work = asyncio.create_task(self._process.perform(self._desk.stage, job, self._wanted, self._note, limit, keeper))
         ends = [asyncio.create_task(self._cancelled.wait()), asyncio.create_task(self._desk.over.wait())]
         self._performing = True
         try:
@@ -184,6 +197,11 @@ class Assignment:
                 task.cancel()
             await asyncio.wait([work, *ends])  # the child is dead by then unless it has answered
             await keeper.close()
+
+    def _note(self, note: Note) -> None:
+        if note.kind == "partial":
+            self._improved()
+        self.reporter.note(note)
 
     async def _wanted(self, identified: Identified) -> bool:
         """True when the job has to be computed; its answer is remembered when somebody has it."""
@@ -258,7 +276,7 @@ class Assignment:
         identity = message_id(envelope.run, envelope.task, envelope.generation, "outcome")
         while True:
             try:
-                await self._desk.bus.publish(done_subject(envelope.run, self._desk.stage), data, identity)
+                await self._desk.bus.publish(done_subject(envelope.run, self._desk.stage), data, identity, headers=self._headers)
                 break
             except Backlog as error:
                 log.warning("%s of run %s: %s", envelope.task, envelope.run, error)

@@ -1,4 +1,4 @@
-"""Two questions over HTTP for whoever keeps a service alive: does it live (``/livez``), can it work (``/readyz``).
+"""Questions over HTTP for whoever keeps a service: does it live (``/livez``), can it work (``/readyz``), what did it do (``/metrics``).
 
 A service lives while its event loop answers: a NATS server that is away makes it unready, never dead, so that an outage
 there does not restart every service here.
@@ -21,9 +21,10 @@ _REASONS = {200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Al
 Pages = dict[str, Callable[[], tuple[int, str, bytes]]]
 
 
-def pages(ready: Callable[[], bool]) -> Pages:
-    """The two questions; `ready` says whether the service can work now."""
+def pages(ready: Callable[[], bool], metrics: Callable[[], tuple[int, str, bytes]]) -> Pages:
+    """The questions; `ready` says whether the service can work now, `metrics` answers the last."""
     return {
+        "/metrics": metrics,
         "/livez": lambda: (200, TEXT, b"ok\n"),
         "/readyz": lambda: (200, TEXT, b"ok\n") if ready() else (503, TEXT, b"not ready\n"),
     }

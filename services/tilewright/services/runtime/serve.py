@@ -23,7 +23,9 @@ from tilewright.protocol.subjects import PIPELINE, SERVICES, Stage
 
 from . import health, logs
 from . import settings as runtime_settings
+from .metrics import Metrics
 from .settings import Settings
+from .tracing import Tracing
 from .worker import Stop, Worker
 
 #: Service -> the kinds of plugins it calls.
@@ -49,10 +51,19 @@ async def serve(service: str, settings: Settings) -> None:
         return
     name = worker_id(service)
     async with await Bus.connect(settings.bus(name, service)) as bus:
-        worker = Worker(bus, _STAGES[service], settings, name, stop)
+        metrics, tracing = Metrics(service), Tracing.from_environment(service)
+        worker = Worker(bus, _STAGES[service], settings, name, stop, metrics, tracing)
+        metrics.watch(
+            {
+                "slots": ("Jobs that may be in work at once.", lambda: settings.slots),
+                "busy_slots": ("Jobs in work.", lambda: worker.stats()["busy"]),
+                "reconnects": ("Times the connection to NATS was lost and came back.", lambda: bus.reconnects),
+            }
+        )
         await bus.serve_info(service, describe(service, settings, name), worker.stats)
-        async with health.serving(settings.health_address, health.pages(lambda: bus.connected and worker.ready)):
+        async with health.serving(settings.health_address, health.pages(lambda: bus.connected and worker.ready, metrics.page)):
             await worker.run()
+        tracing.close()
 
 
 def describe(service: str, settings: Settings, name: str) -> dict[str, str]:

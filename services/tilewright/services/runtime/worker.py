@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import Counter
 from typing import Any
 
@@ -16,9 +17,11 @@ from tilewright.protocol.subjects import Stage, job_stream
 from . import logs
 from .assignment import Assignment, Desk
 from .dead import bury
+from .metrics import Metrics
 from .reporter import Reporter
 from .settings import Settings
 from .supervision import JobProcess
+from .tracing import Tracing
 
 log = logging.getLogger("tilewright.runtime")
 
@@ -41,12 +44,23 @@ class Stop:
 class Worker:
     """Serves one stage until it is told to stop."""
 
-    def __init__(self, bus: Bus, stage: Stage, settings: Settings, name: str, stop: Stop) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        stage: Stage,
+        settings: Settings,
+        name: str,
+        stop: Stop,
+        metrics: Metrics | None = None,
+        tracing: Tracing | None = None,
+    ) -> None:
         self._bus = bus
         self._stage: Stage = stage
         self._settings = settings
         self._name = name
         self._stop = stop
+        self._metrics = metrics or Metrics(name)
+        self._tracing = tracing or Tracing()
         self._bound = False
         self._busy = 0
         self._counts: Counter[str] = Counter()
@@ -131,12 +145,22 @@ class Worker:
         except InvalidMessage as error:
             await self._refuse(delivery, error)
         else:
-            with logs.about(envelope.run, envelope.task):
-                assignment = Assignment(desk, delivery, envelope, start, process)
+            if delivery.deliveries > 1:
+                self._metrics.redelivered()
+            began = time.monotonic()
+            with (
+                logs.about(envelope.run, envelope.task),
+                self._tracing.span(
+                    f"process {self._stage}", envelope.run, envelope.task, delivery.headers, delivery=delivery.deliveries
+                ) as headers,
+            ):
+                assignment = Assignment(desk, delivery, envelope, start, process, headers, self._metrics.improved)
                 reporters.append(assignment.reporter)
                 outcome = await assignment.work()
             if outcome is not None:
-                self._counts["cached" if outcome.cached else outcome.status] += 1
+                status = "cached" if outcome.cached else outcome.status
+                self._counts[status] += 1
+                self._metrics.ended(status, time.monotonic() - began)
 
     def _open(self, delivery: Delivery) -> tuple[Envelope, StartJob]:
         """Envelope and payload of a delivery; `InvalidMessage` unless it is a job of ours."""
