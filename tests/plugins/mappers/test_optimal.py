@@ -22,7 +22,7 @@ SIMBA = registry.load("targets", "simba")
 
 
 def shipped(kind: str) -> dict[tuple[str, str], dict[str, Any]]:
-    text = gzip.decompress((resources.files("tilewright.plugins.validations") / "cosa_anchors.jsonl.gz").read_bytes()).decode()
+    text = gzip.decompress((resources.files("tilewright.plugins.validations.cosa") / "anchors.jsonl.gz").read_bytes()).decode()
     return {(r["network"], r["layer"]): r for r in map(json.loads, text.splitlines()) if r["kind"] == kind}
 
 

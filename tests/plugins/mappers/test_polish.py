@@ -47,7 +47,7 @@ def test_an_invalid_start_is_replaced() -> None:
 
 def test_as_good_as_the_recorded_local_search() -> None:
     """On every sixth shape, by geometric mean; the records took 0.4 CPU seconds per layer each."""
-    text = gzip.decompress((resources.files("tilewright.plugins.validations") / "cosa_anchors.jsonl.gz").read_bytes()).decode()
+    text = gzip.decompress((resources.files("tilewright.plugins.validations.cosa") / "anchors.jsonl.gz").read_bytes()).decode()
     polished = {(r["network"], r["layer"]): r["polish"] for r in map(json.loads, text.splitlines()) if r["kind"] == "polish_edp"}
     logs = []
     for record in [r for r in load(None) if r["timeloop"]["valid"]][::6]:

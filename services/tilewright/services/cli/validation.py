@@ -33,6 +33,9 @@ def validate(suite: str, file: Path | None, options: Sequence[str], *, json: boo
         console.json_line(msgspec.to_builtins(report))
     else:
         console.show(errors(report))
+        found = figures(report)
+        if found is not None:
+            console.show(found)
 
 
 def errors(report: ValidationReport) -> Table:
@@ -57,6 +60,26 @@ def errors(report: ValidationReport) -> Table:
             add(f"{name if name != 'all' else ''}  {inner}", group)
 
     add("all", report)
+    return made
+
+
+def figures(report: ValidationReport) -> Table | None:
+    """What groups state beside errors, a column per figure; None when they state nothing."""
+    rows: list[tuple[str, dict[str, float]]] = []
+
+    def add(name: str, each: ValidationReport) -> None:
+        if each.figures is not msgspec.UNSET:
+            rows.append((name, each.figures))
+        for inner, group in each.groups.items():
+            add(f"{name}: {inner}" if name else inner, group)
+
+    add("", report)
+    if not rows:
+        return None
+    columns = list(dict.fromkeys(name for _, stated in rows for name in stated))
+    made = tables.table("group", *columns, title="figures", right=range(1, len(columns) + 1))
+    for name, stated in rows:
+        made.add_row(name, *(f"{stated[column]:.4g}" if column in stated else "-" for column in columns))
     return made
 
 
