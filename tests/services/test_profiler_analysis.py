@@ -17,6 +17,7 @@ from tilewright.protocol.profile import Analysis, Counted, Given, Machine, Memor
 from tilewright.protocol.workload import Operator, Workload, batched_matmul, conv2d, elementwise, matmul
 from tilewright.services import profiler
 from tilewright.services.profiler.analysis import part_of
+from tilewright.services.profiler.generating import trapezoids
 from tilewright.services.profiler.machines import predict
 from tilewright.services.profiler.tiling import tiled_bytes
 from tilewright.services.runtime.host import Host
@@ -108,6 +109,33 @@ def test_passes_that_a_client_sends_are_a_generation_too(host: Host) -> None:
     assert found == known
     with pytest.raises(InvalidInput, match=r"no workload of own at .*'ctx': 46.*, expected one for every pass"):
         profiler.perform(msgspec.structs.replace(job, analysis=msgspec.structs.replace(analysis, given=passes(8, 27))), host)
+
+
+@pytest.mark.parametrize("prompt", [0, 7])
+def test_the_time_of_a_generation_is_that_of_its_passes(host: Host, prompt: int) -> None:
+    """On the target and on a machine, operator by operator as well as in total, against every pass on its own."""
+    analysis = Analysis(machines=(processor(),))
+    options: Options = {"seq": prompt} if prompt else {}
+    (found,) = analyse(host, msgspec.structs.replace(analysis, generate=40), "gpt2", layers=1, **options).points
+    contexts = range(prompt + 1, prompt + 40 + (not prompt))
+    passes: list[Options] = [{"decode": True, "ctx": context} for context in contexts] + ([options] if prompt else [])
+    seconds = {"gemmini": 0.0, "p": 0.0}
+    for each in passes:
+        (point,) = analyse(host, analysis, "gpt2", layers=1, **each).points
+        for row in point.rows:
+            for prediction in row.predictions:
+                seconds[prediction.machine] += row.count * prediction.seconds
+    for at, machine in enumerate(seconds):
+        assert math.fsum(row.count * row.predictions[at].seconds for row in found.rows) == pytest.approx(seconds[machine], rel=1e-3)
+        assert math.fsum(each.count * each.predictions[at].seconds for each in found.layers) == pytest.approx(seconds[machine], rel=1e-3)
+        assert {row.predictions[at].machine for row in found.rows} == {machine}
+
+
+@pytest.mark.parametrize("contexts", [(5,), (5, 6), (5, 9, 40), ()])
+def test_trapezoids_add_up_what_is_linear_in_between(contexts: tuple[int, ...]) -> None:
+    weights = trapezoids(contexts)
+    steps = range(contexts[0], contexts[-1] + 1) if contexts else ()
+    assert sum(weight * (3 * context + 2) for weight, context in zip(weights, contexts, strict=True)) == sum(3 * each + 2 for each in steps)
 
 
 def test_a_generation_of_one_token_is_its_prompt(host: Host) -> None:

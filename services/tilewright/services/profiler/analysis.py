@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -14,16 +14,18 @@ from tilewright.protocol.errors import InvalidInput
 from tilewright.protocol.messages import ProfileJob
 from tilewright.protocol.passes import Loader, generation
 from tilewright.protocol.plugin import Convention, Options
-from tilewright.protocol.profile import Analysis, Counted, Given, Layer, Machine, Point, Prediction, Row, shape
-from tilewright.protocol.workload import MULTIPLY_ACCUMULATE, Node, Operator, Workload
+from tilewright.protocol.profile import Analysis, Counted, Given, Layer, Point, Prediction, Row, shape
+from tilewright.protocol.workload import MULTIPLY_ACCUMULATE, Node, Workload
 from tilewright.services.runtime.host import Host, check_options
 
-from .machines import predict
-from .roofline import on_target
+from .generating import Key, times
+from .placing import predictions
 from .tiling import tiled_bytes
 
 #: What a contraction is called in rows.
 CONTRACTION = "contraction"
+#: Options that say which pass of a generation it is.
+PASS = ("seq", "ctx", "decode")
 
 
 class Sent:
@@ -83,9 +85,16 @@ def _generated(
         return convention.count(workload, analysis.convention_options)
 
     options = analysis.asked(job.options, setting, any_length=convention.any_length)
+    rest = {name: value for name, value in options.items() if name not in PASS}
     last, items = generation(loader, count, options, analysis.generate)
-    # Steps differ in size, so that what tiles and roofs make of them is not that of any one operator: sums only.
-    counted = table(last, items)
+    passes = [each for each in loader.loaded if {name: value for name, value in each[0].items() if name not in PASS} == rest]
+    prompt = [each for each in passes if "ctx" not in each[0] and each[0].get("seq") == options.get("seq")]
+    steps = [each for each in passes if "ctx" in each[0]]
+    timed = times(
+        [*steps, *(prompt if "seq" in options else [])], count, {(item.node, item.kind) for item in items}, target, analysis.machines
+    )
+    # Steps differ in size, so that what tiles make of them is not that of any one operator: no traffic with a capacity.
+    counted = table(last, items, timed=timed)
     return Point(setting, counted.rows, "generation", analysis.generate, counted.layers)
 
 
@@ -101,14 +110,18 @@ def table(
     items: Sequence[Counted],
     analysis: Analysis = Analysis(),  # noqa: B008 (immutable)
     target: Architecture | None = None,
+    timed: Mapping[Key, tuple[Prediction, ...]] | None = None,
 ) -> Table:
-    """Nodes of one operator, class and figures are one row, parts of the same rows are one layer; times come with a target."""
+    """Nodes of one operator, class and figures are one row, parts of the same rows are one layer; times are `timed`, or the target's."""
     nodes = {node.id: node for node in workload.nodes}
     groups: dict[tuple[object, ...], list[Counted]] = {}
     for item in items:
         node = nodes.get(item.node)
         groups.setdefault((None if node is None else node.operator, msgspec.structs.replace(item, node="")), []).append(item)
-    rows = [_row(workload, group, nodes.get(group[0].node), analysis, target) for group in groups.values()]
+    rows = []
+    for group in groups.values():
+        row = _row(workload, group, nodes.get(group[0].node), analysis, target)
+        rows.append(row if timed is None else msgspec.structs.replace(row, predictions=timed.get((group[0].node, group[0].kind), ())))
     places = {(item.node, item.kind): at for at, group in enumerate(groups.values()) for item in group}
     return Table(tuple(rows), tuple(_layers(items, nodes, rows, places)))
 
@@ -128,12 +141,8 @@ def _row(workload: Workload, group: Sequence[Counted], node: Node | None, analys
         tiled_bytes=tiled_bytes(operator, analysis.capacity_bytes) if operator is not None and analysis.capacity_bytes else None,
         external_bytes=item.external_bytes,
         cycles=item.cycles,
-        predictions=() if operator is None or target is None else _predictions(operator, item, target, analysis.machines),
+        predictions=() if operator is None or target is None else predictions(operator, item, target, analysis.machines),
     )
-
-
-def _predictions(operator: Operator, item: Counted, target: Architecture, machines: Sequence[Machine]) -> tuple[Prediction, ...]:
-    return (on_target(operator, target), *(predict(operator, item.flops, item.bytes, each) for each in machines))
 
 
 def _layers(items: Sequence[Counted], nodes: dict[str, Node], rows: Sequence[Row], places: dict[tuple[str, str], int]) -> list[Layer]:
