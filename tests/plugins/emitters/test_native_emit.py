@@ -56,7 +56,7 @@ def _reference_convolution(x, w, stride, padding):
 
 
 @needs_avx2
-@pytest.mark.parametrize("shape", [(128, 768, 40), (49, 33, 129), (1, 300, 70), (2, 5, 3), (7, 7, 512)])
+@pytest.mark.parametrize("shape", [(128, 768, 40), (1, 300, 70), (7, 7, 512)])
 def test_matrix_products_agree_with_numpy_at_full_size(tmp_path, shape):
     m, k, n = shape
     kernel = _emit(matmul(p=m, c=k, k=n, bits=32))
