@@ -99,6 +99,14 @@ def test_spaces_are_checked() -> None:
         search(samples.workload(), 100, space="named", target="simba")
 
 
+def test_full_space_starts_from_the_named_one() -> None:
+    named, full = (search(samples.workload(), 3000, space=each)[-1] for each in ("named", "full"))
+    value = math.prod(totals(samples.workload(), full))
+    assert value <= math.prod(totals(samples.workload(), named))
+    # Nothing is claimed of what the bound is not about.
+    assert full.claim.lower_bound is None or full.claim.lower_bound <= value
+
+
 def test_full_space_of_other_targets() -> None:
     found = search(samples.workload(), 1500, target="simba")
     assert set(found[-1].parameters) == {"pes", "accumulation_words", "weight_kib", "input_kib", "global_kib"}

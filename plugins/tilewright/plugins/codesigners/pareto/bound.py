@@ -21,12 +21,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tilewright import loopnest as ln
-from tilewright.loopnest.mapspace import divisors
 from tilewright.protocol.architecture import Architecture
 from tilewright.protocol.cost import Objective, objective_value
 
 from .choice import PRODUCTS
-from .tiles import ACCUMULATOR, COLUMNS, DRAM, ROWS, SCRATCHPAD, Floats, Ints, Tiles
+from .tiles import ACCUMULATOR, DRAM, SCRATCHPAD, Floats, Ints, Tiles
 
 #: Tangents per box, at most; the polygon is then as good as exact.
 TANGENTS = 12
@@ -117,7 +116,8 @@ class Bound:
         self._count, self._macs, self._outputs = (
             np.array(values, float)[self._layer] for values in (counts, [t.macs for t in tiles], [t.outputs for t in tiles])
         )
-        self._divisors = [{name: _divisors(each, name) for name in (ROWS, COLUMNS)} for each in tiles]
+        self._longest = int(max(self._table["rows"].max(), self._table["columns"].max()))
+        self._blocks: dict[int, Ints] = {}
         self.boxes = 0
         self.upper = math.inf
         self._heap: list[_Node] = []
@@ -186,11 +186,13 @@ class Bound:
 
     def _priced(self, corner: Corner, alive: Ints) -> tuple[Floats, Floats, Ints]:
         """Least pJ and cycles of the tiles that fit, with their counts, and which they are."""
+        widest = self._widest(corner.side)
+        columns = widest[self._table["columns"][alive]]
+        fits = self._table["scratchpad_words"][alive] <= corner.scratchpad_words
+        fits &= self._table["partial_sums"][alive] <= corner.column_words * columns
+        alive, columns = alive[fits], columns[fits]
         t = {name: values[alive] for name, values in self._table.items()}
-        rows, columns = self._sides(corner.side, alive, t["rows"], t["columns"])
-        fits = (t["scratchpad_words"] <= corner.scratchpad_words) & (t["partial_sums"] <= corner.column_words * columns)
-        alive, rows, columns = alive[fits], rows[fits], columns[fits]
-        t = {name: values[fits] for name, values in t.items()}
+        rows = widest[t["rows"]]
         macs, outputs, count = self._macs[alive], self._outputs[alive], self._count[alive]
         kept = t["narrow"] & (t["rows"] == rows) & (t["columns"] == columns)
         weights = np.where(kept, t["kept_weights"], t["weights"])
@@ -213,15 +215,14 @@ class Bound:
             cycles = np.maximum(cycles, busy)
         return energy * count, cycles * count, alive
 
-    def _sides(self, side: int, alive: Ints, rows: Ints, columns: Ints) -> tuple[Ints, Ints]:
-        """The widest array blocks up to `side` that divide the reach along rows and columns."""
-        found = []
-        for name, reach in ((ROWS, rows), (COLUMNS, columns)):
-            best = np.ones(len(alive), np.int64)
-            for divisor in sorted({d for each in self._divisors for d in each[name] if d <= side}):
-                best = np.where(reach % divisor == 0, divisor, best)
-            found.append(best)
-        return found[0], found[1]
+    def _widest(self, side: int) -> Ints:
+        """By reach: the widest array block up to `side` that divides it."""
+        if side not in self._blocks:
+            blocks = np.ones(self._longest + 1, np.int64)
+            for block in range(2, side + 1):
+                blocks[::block] = block
+            self._blocks[side] = blocks
+        return self._blocks[side]
 
     def _enclosed(self, energy: Floats, cycles: Floats, starts: Ints) -> tuple[float, Ints, tuple[float, float]]:
         """Bound on the objective, the tiles of the best choice seen, and how much energy and cycles a better design may waste."""
@@ -275,11 +276,6 @@ def _choose(first: Floats, second: Floats, starts: Ints) -> Ints:
     lowest = np.minimum.reduceat(equal, starts)
     hits = np.flatnonzero(equal <= np.repeat(lowest, ends - starts))
     return hits[np.searchsorted(hits, starts)]
-
-
-def _divisors(tiles: Tiles, name: str) -> list[int]:
-    dims = tiles.problem.dims
-    return divisors(int(tiles.problem.bounds[dims.index(name)])) if name in dims else [1]
 
 
 _COLUMNS = ("scratchpad_words", "partial_sums", "weights", "kept_weights", "fills", "sums", "rows", "columns", "narrow")

@@ -28,7 +28,7 @@ from .bound import Bound
 from .choice import Choice, Figures
 from .fronts import front
 from .space import Space, named_applies, unknown
-from .tiles import MAPSPACE, tiles_of
+from .tiles import MAPSPACE, Tiles, tiles_of
 
 #: Mappings per operator that stay after the coarse grid, for each hardware of the grid.
 SHORTLIST = 24
@@ -42,6 +42,8 @@ DRAWN, DRAWN_LED = 2, 10
 EVALUATIONS_PER_BOX = 5
 #: Boxes split between two updates of the best design.
 ROUND = 20
+#: Designs on each front, and boxes bounded at each area of a front.
+FRONT, EVALUATIONS_PER_CAPPED_BOX = 12, 100
 
 SPACES = ("named", "full")
 
@@ -51,7 +53,7 @@ class Pareto:
 
     options: ClassVar[dict[str, str]] = {
         "space": "named: DOSA's mapspace of Gemmini, with a certified bound (default where it applies); full: all that the target allows",
-        "front": "designs on each side of the Pareto fronts to report beside the winner, 0 for none (default 12)",
+        "front": f"designs on each side of the Pareto fronts to report beside the winner, 0 for none (default {FRONT})",
     }
 
     def search(self, request: DesignRequest, ctx: Context) -> Iterator[DesignCandidate]:
@@ -65,10 +67,11 @@ class Search:
     def __init__(self, request: DesignRequest, ctx: Context) -> None:
         self._ctx, self._designing = ctx, Designing(request, ctx)
         designing = self._designing
-        self.named = self._space_option()
+        #: Is the search led by the bound, and does it stay in the bound's mapspace?
+        self.led, self.named = self._space_option()
         largest = designing.architecture(designing.largest)
         problems = [ln.Problem(operator, largest, designing.target.constraints()) for operator in designing.operators]
-        self._spaces = [Space(problem, named=self.named) for problem in problems]
+        self._spaces = [Space(problem, named=self.led) for problem in problems]
         self.pools: list[ln.Pool] = []
         self.best: Choice | None = None
         self._claim = Claim()
@@ -77,8 +80,11 @@ class Search:
         self._short: list[set[int]] = []
         #: (operator, mapping) whose neighbours are in the pool already.
         self._varied: set[tuple[int, Mapping]] = set()
+        self._tiles: list[Tiles] = []
+        #: (operator, tile, side of the array) whose mappings are in the pool already.
+        self._built: set[tuple[int, int, int]] = set()
 
-    def _space_option(self) -> bool:
+    def _space_option(self) -> tuple[bool, bool]:
         request = self._designing.request
         applies = named_applies(self._designing.target, self._designing.operators)
         space = request.options.get("space", "named" if applies else "full")
@@ -86,7 +92,7 @@ class Search:
             raise InvalidInput(f"options.space: {space!r}, expected one of {', '.join(SPACES)}")
         if space == "named" and not applies:
             raise InvalidInput(f"options.space: 'named' is of targets built like gemmini, expected 'full' for {request.target!r}")
-        return space == "named"
+        return applies, space == "named"
 
     def candidate(self, choice: Choice) -> DesignCandidate:
         """A choice as an answer, with what is proven so far."""
@@ -95,19 +101,35 @@ class Search:
 
     def run(self) -> Iterator[DesignCandidate]:
         """Fill the pools, then search hardware and improve mappings in turn until the budget ends or nothing helps."""
+        for choice in self._best():
+            if np.isfinite(choice.value[0]):
+                yield self.candidate(choice)
+        for choice in self._fronts():
+            yield self.candidate(choice)
+
+    def _best(self) -> Iterator[Choice]:
+        """Every choice that improves, and the last one again when more is proven of it."""
         self._fill()
-        grid = self._grid()
         self._short = [set() for _ in self.pools]
-        yield from self._improved(grid, follow=False)
+        yield from self._improved(self._grid(), follow=False)
         self._shorten()
-        if self.named:
-            yield from self._led()
+        if self.led:
+            self._tiles = [tiles_of(space.problem) for space in self._spaces]
+            self._ctx.progress(f"{sum(map(len, self._tiles))} tiles bounded")
+            bound = self._bound()
+            yield from self._led(bound, max(ROUND, self._designing.share // EVALUATIONS_PER_BOX), prove=True)
+            self._prove(bound)
+            if self.best is not None:
+                yield self.best
+        if self.led and not self.named:
+            # What is proven is so of the named mapspace only, which is left now.
+            self._claim = Claim()
+            self._spaces = [Space(space.problem, named=False) for space in self._spaces]
         while not self._ctx.cancelled and not self._settled():
             yield from self._improved(self._steps())
             if not self._vary():
                 break
             self._priced.clear()
-        yield from self._fronts(grid)
 
     def _settled(self) -> bool:
         """Is the proven gap at most what was asked for?"""
@@ -116,11 +138,11 @@ class Search:
 
     def _fill(self) -> None:
         """Draw the pools on the largest hardware, the given schedules among them."""
-        share = max(1, self._designing.share // (DRAWN_LED if self.named else DRAWN))
+        share = max(1, self._designing.share // (DRAWN_LED if self.led else DRAWN))
         given = {schedule.operator: schedule.mapping for schedule in self._designing.request.start}
         for space in self._spaces:
             batch = space.sample(self._ctx.rng, share)
-            if not self.named and space.problem.operator in given:
+            if not self.led and space.problem.operator in given:
                 batch = ln.Batch.concatenate([ln.Batch.from_mappings(space.problem, [given[space.problem.operator]]), batch])
             batch = batch[:share]
             self._ctx.charge(len(batch))
@@ -139,7 +161,7 @@ class Search:
         usable = all(value in allowed for allowed, value in zip(self._designing.values, default, strict=True))
         return [*([default] if usable else []), *itertools.product(*axes)]
 
-    def _improved(self, candidates: list[Hardware], *, follow: bool = True) -> Iterator[DesignCandidate]:
+    def _improved(self, candidates: list[Hardware], *, follow: bool = True) -> Iterator[Choice]:
         """Price hardware; every new best is yielded and, to `follow`, its own neighbourhood is priced next."""
         todo = list(candidates)
         while todo and not self._ctx.cancelled:
@@ -148,8 +170,7 @@ class Search:
                 choice = self._price(hardware)
                 if choice is not None and (self.best is None or choice.value < self.best.value):
                     self.best, found = choice, True
-                    if np.isfinite(choice.value[0]):
-                        yield self.candidate(choice)
+                    yield choice
             todo = self._steps() if found and follow else []
 
     def _steps(self) -> list[Hardware]:
@@ -223,24 +244,16 @@ class Search:
         self.best = Choice(**{**vars(self.best), "indices": tuple(indices)})
         self._priced.clear()
 
-    def _led(self) -> Iterator[DesignCandidate]:
+    def _bound(self) -> Bound:
+        """The bound under the request's limits."""
+        designing = self._designing
+        space = tuple((values[0], values[-1]) for values in designing.values)
+        build, objective = designing.target.architecture, designing.request.objective
+        return Bound(self._tiles, designing.counts.tolist(), build, space, objective, designing.most_area, designing.most_cycles)
+
+    def _led(self, bound: Bound, boxes: int, *, prove: bool) -> Iterator[Choice]:
         """Split boxes of the bound; the tiles and hardware that look best in a box become mappings and a candidate."""
-        problems = [space.problem for space in self._spaces]
-        limits = tuple((values[0], values[-1]) for values in self._designing.values)
-        tiles = [tiles_of(problem) for problem in problems]
-        bound = Bound(
-            tiles,
-            self._designing.counts.tolist(),
-            self._designing.target.architecture,
-            limits,
-            self._designing.request.objective,
-            self._designing.most_area,
-            self._designing.most_cycles,
-        )
-        self._ctx.progress(f"{sum(map(len, tiles))} tiles bounded")
-        known: set[tuple[int, int, int]] = set()
-        boxes = max(ROUND, self._designing.share // EVALUATIONS_PER_BOX)
-        while bound.boxes < boxes and not self._ctx.cancelled and not self._settled():
+        while bound.boxes < boxes and not self._ctx.cancelled and not (prove and self._settled()):
             if self.best is not None:
                 bound.upper = min(bound.upper, self.best.value[0])
             wanted: dict[Hardware, None] = {}
@@ -249,30 +262,39 @@ class Search:
                 if not bound.split() or (best := bound.best()) is None:
                     break
                 box, picks = best
-                side = box[0][1]
-                words = max(t.scratchpad_words[i] for t, i in zip(tiles, picks, strict=True))
-                sums = max(t.partial_sums[i] / _side(t.columns[i], side) for t, i in zip(tiles, picks, strict=True))
-                needs = (side, -(-int(words) // 1024), -(-int(sums) * side // 256))
-                wanted[tuple(max(low, min(high, need)) for need, (low, high) in zip(needs, limits, strict=True))] = None
-                for at, (t, pick) in enumerate(zip(tiles, picks, strict=True)):
-                    if (at, int(pick), side) not in known:
-                        known.add((at, int(pick), side))
-                        fresh.setdefault(at, []).append(self._spaces[at].of_tile(t.reach[pick], problems[at].tensors[t.stays[pick]], side))
+                # Where the area is limited, the widest array of the box mostly is too large.
+                for side in box[0] if np.isfinite(self._designing.most_area) else box[0][1:]:
+                    wanted[self._needed(picks.tolist(), side)] = None
+                    self._build(picks.tolist(), side, fresh)
             for at, batches in fresh.items():
                 self._join(at, ln.Batch.concatenate(batches))
             self._priced.clear()
             yield from self._improved(list(wanted), follow=False)
-            self._prove(bound)
+            if prove:
+                self._prove(bound)
             if bound.best() is None:
                 break
         yield from self._improved(self._steps())
-        if self.best is not None:
-            bound.upper = min(bound.upper, self.best.value[0])
-            self._prove(bound)
-            if np.isfinite(self.best.value[0]):
-                yield self.candidate(self.best)
+
+    def _build(self, picks: list[int], side: int, fresh: dict[int, list[ln.Batch]]) -> None:
+        """Add the mappings of these tiles on an array of this side to `fresh`, by operator, unless they were built before."""
+        for at, pick in enumerate(picks):
+            if (at, pick, side) not in self._built:
+                self._built.add((at, pick, side))
+                tiles, space = self._tiles[at], self._spaces[at]
+                fresh.setdefault(at, []).append(space.of_tile(tiles.reach[pick], space.problem.tensors[tiles.stays[pick]], side))
+
+    def _needed(self, picks: list[int], side: int) -> Hardware:
+        """The smallest memories that hold these tiles on an array of this side, as far as the limits allow."""
+        chosen = list(zip(self._tiles, picks, strict=True))
+        words = max(tiles.scratchpad_words[pick] for tiles, pick in chosen)
+        sums = max(tiles.partial_sums[pick] / _side(int(tiles.columns[pick]), side) for tiles, pick in chosen)
+        needs = (side, -(-int(words) // 1024), -(-int(sums) * side // 256))
+        return tuple(max(values[0], min(values[-1], need)) for need, values in zip(needs, self._designing.values, strict=True))
 
     def _prove(self, bound: Bound) -> None:
+        if self.best is not None:
+            bound.upper = min(bound.upper, self.best.value[0])
         if self.best is not None and np.isfinite([bound.lower, self.best.value[0]]).all():
             self._claim = Claim("best found", f"{MAPSPACE}; every {self._range()}", bound.lower, self.best.value[0] / bound.lower - 1)
             self._ctx.progress(f"{bound.boxes} boxes bounded", gap=self._claim.gap or 0.0)
@@ -309,19 +331,37 @@ class Search:
                 added += self._join(at, self._spaces[at].neighbours(pool.batch[np.array(seeds)]))
         return added > 0
 
-    def _fronts(self, grid: list[Hardware]) -> Iterator[DesignCandidate]:
-        """The non-dominated designs among the grid and the best, other than the best."""
-        count = int(self._designing.request.options.get("front", 12))
+    def _fronts(self) -> Iterator[Choice]:
+        """The non-dominated choices among the grid and, in the named mapspace, the best at areas in geometric steps."""
+        count = int(self._designing.request.options.get("front", FRONT))
         if self.best is None or count < 1:
             return
+        winner, most = self.best, self._designing.most_area
+        own: list[Choice] = []
         choices: list[Choice] = []
-        for hardware in dict.fromkeys([self.best.hardware, *self._priced, *grid]):
+        for hardware in dict.fromkeys([winner.hardware, *self._priced, *self._grid()]):
             if self._ctx.cancelled:
                 return
             if figures := self.figures(hardware):
+                own.append(figures.best(self._designing.request.objective, self._designing.most_cycles))
                 choices += [figures.best(objective, self._designing.most_cycles) for objective in ("edp", "energy", "latency")]
-        for choice in front([each for each in choices if each.cycles <= self._designing.most_cycles], count):
-            yield self.candidate(choice)
+        choices = [each for each in choices if each.cycles <= self._designing.most_cycles]
+        if self.named and winner.area:
+            for cap in self._caps(min(each.area for each in choices), winner.area, count // 2):
+                fitting = [each for each in own if each.area <= cap]
+                self._designing.most_area, self.best = cap, min(fitting, key=lambda each: each.value) if fitting else None
+                self._priced.clear()
+                for _ in self._led(self._bound(), max(3 * ROUND, self._designing.share // EVALUATIONS_PER_CAPPED_BOX), prove=False):
+                    """What counts is the last one."""
+                own += [self.best] if self.best is not None else []
+            self._designing.most_area, self.best = most, winner
+        yield from front([*choices, *(each for each in own if np.isfinite(each.value[0]))], count)
+
+    def _caps(self, least: float, most: float, count: int) -> list[float]:
+        """The area of the default hardware, and geometric steps between these two."""
+        default = area(self._designing.target.architecture())
+        steps = np.geomspace(max(least, most / 30), most, count + 1)[:-1].tolist()
+        return [*([default] if least < default < most else []), *steps]
 
 
 def _side(reach: int, side: int) -> int:

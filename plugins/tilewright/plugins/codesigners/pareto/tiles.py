@@ -30,6 +30,8 @@ MAPSPACE = "gemmini: registers 1, accumulator order PQNCRSK, scratchpad loops 1,
 #: Order of the accumulator's block, innermost first; groups, which no dim of DOSA's has, come last.
 ACCUMULATOR_ORDER = "PQNCRSKG"
 ACCUMULATOR, SCRATCHPAD, DRAM = 1, 2, 3
+#: Tensors that may stay.
+CLASSES = (WEIGHTS, INPUTS, OUTPUTS)
 #: The spatial dims: down the rows, across the columns.
 ROWS, COLUMNS = "C", "K"
 
@@ -82,37 +84,44 @@ def tiles_of(problem: ln.Problem) -> Tiles:
     spatial = np.array([name in (ROWS, COLUMNS) for name in dims])
     narrow = np.where(relevant[WEIGHTS] & ~spatial, reach, 1).max(axis=1, initial=1) == 1
     macs = operator.macs
-    parts: dict[str, list[NDArray[np.generic]]] = {name: [] for name in ("stays", "fills", "sums", "kept")}
-    for stays in (WEIGHTS, INPUTS, OUTPUTS):
+    fills, sums, kept = (np.empty((len(CLASSES), len(reach))) for _ in range(3))
+    for at, stays in enumerate(CLASSES):
         times = {name: np.where(name == stays, 1.0, again[name]) for name in problem.tensors}
-        inputs = windows.words(stays) * times[INPUTS]
-        parts["stays"].append(np.full(len(reach), problem.index(stays)))
-        parts["fills"].append(sizes[WEIGHTS] * whole[WEIGHTS] * times[WEIGHTS] + inputs)
-        parts["sums"].append(sizes[OUTPUTS] * whole[OUTPUTS] * times[OUTPUTS])
-        parts["kept"].append(macs / (inner * again[WEIGHTS] if stays == WEIGHTS else inner))
-
-    def thrice(values: NDArray[np.generic]) -> NDArray[np.generic]:
-        return np.concatenate([values] * 3)
+        fills[at] = sizes[WEIGHTS] * whole[WEIGHTS] * times[WEIGHTS] + windows.words(stays) * times[INPUTS]
+        sums[at] = sizes[OUTPUTS] * whole[OUTPUTS] * times[OUTPUTS]
+        kept[at] = macs / (inner * again[WEIGHTS] if stays == WEIGHTS else inner)
+    chosen, tile = np.nonzero(~_dominated(np.stack([fills, sums, kept])))
+    whole_reach, classes = reach[tile], np.array([problem.index(stays) for stays in CLASSES])
 
     def along(name: str) -> Ints:
-        return reach[:, dims.index(name)] if name in dims else np.ones(len(reach), np.int64)
+        return whole_reach[:, dims.index(name)] if name in dims else np.ones(len(tile), np.int64)
 
     return Tiles(
         problem=problem,
-        reach=thrice(reach).astype(np.int64),
-        stays=np.concatenate(parts["stays"]).astype(np.int64),
-        scratchpad_words=thrice(sizes[WEIGHTS] + sizes[INPUTS]).astype(float),
-        partial_sums=thrice(sizes[OUTPUTS]).astype(float),
-        weights=thrice(macs / inner).astype(float),
-        kept_weights=np.concatenate(parts["kept"]).astype(float),
-        fills=np.concatenate(parts["fills"]).astype(float),
-        sums=np.concatenate(parts["sums"]).astype(float),
-        rows=thrice(along(ROWS)).astype(np.int64),
-        columns=thrice(along(COLUMNS)).astype(np.int64),
-        narrow=thrice(narrow).astype(bool),
+        reach=whole_reach,
+        stays=classes[chosen],
+        scratchpad_words=(sizes[WEIGHTS] + sizes[INPUTS])[tile],
+        partial_sums=sizes[OUTPUTS][tile],
+        weights=(macs / inner)[tile],
+        kept_weights=kept[chosen, tile],
+        fills=fills[chosen, tile],
+        sums=sums[chosen, tile],
+        rows=along(ROWS),
+        columns=along(COLUMNS),
+        narrow=narrow[tile],
         macs=macs,
         outputs=int(operator.elements(OUTPUTS)),
     )
+
+
+def _dominated(figures: Floats) -> NDArray[np.bool_]:
+    """Which classes of a tile move at least as much as another one in every respect: ``figures[F, classes, N]`` -> ``[classes, N]``."""
+    dominated = np.zeros(figures.shape[1:], bool)
+    for one, other in itertools.permutations(range(figures.shape[1]), 2):
+        no_less = (figures[:, one] >= figures[:, other]).all(axis=0)
+        equal = (figures[:, one] == figures[:, other]).all(axis=0)
+        dominated[one] |= no_less & (~equal | (other < one))
+    return dominated
 
 
 def _words(problem: ln.Problem, name: str, reach: Ints) -> Floats:
