@@ -60,6 +60,24 @@ def test_random_mappings_are_compared_where_the_array_could_run_them(suite, tmp_
     assert group.max_error < 10
 
 
+def test_images_are_square():
+    text = HEADER + "L3[WIO] K8 - L2[WI] N1 K16X - L1[O] S3 R3 C4 Q2 P10 C16X - L0[W] P3,256,4096,64,128,1,60,6,3,3,1,,,1510389\n"
+    (row,) = parse("one.csv", text.encode())
+    assert (row.layer.P, row.layer.Q, row.layer.image) == (60, 60, (60, 60))
+    assert row.auto is None
+    assert row.tiles == 8 * 30 * 2
+
+
+def test_parts_of_the_array_count_as_all_of_it():
+    text = HEADER + "L3[WIO] C3 - L2[WI] N1 K10X - L1[O] K5 C16 C4X - L0[W] P8,256,4096,192,50,1,8,1,1,1,1,,,99\n"
+    (row,) = parse("one.csv", text.encode())
+    assert (row.layer.C, row.layer.K) == (192, 50)
+    assert (row.mapped.C, row.mapped.K) == (768, 80)
+    assert (row.tile["C"], row.tile["K"], row.tiles) == (256, 80, 3)
+    (row,) = parse("one.csv", text.replace("C4X", "C32X").encode())
+    assert not row.clean
+
+
 def test_shipped_rows():
     from importlib import resources
 

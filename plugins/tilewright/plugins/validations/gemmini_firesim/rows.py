@@ -75,9 +75,12 @@ class Row(NamedTuple):
     """A measurement: cycles of the given mapping, and of the library's tiling where the file has it."""
 
     layer: Layer
-    #: Extents that the mapping holds on chip, words of the scratchpad, rows of the accumulator.
+    #: The layer as the given mapping ran it, and the extents that it held on chip.
+    mapped: Layer
     tile: dict[str, int]
+    #: No spatial factor exceeds the array.
     clean: bool
+    #: Words of the scratchpad, rows of the accumulator.
     scratchpad: int
     accumulator: int
     given: float
@@ -87,7 +90,7 @@ class Row(NamedTuple):
     @property
     def tiles(self) -> int:
         """Tiles that the mapping cuts the layer into."""
-        return math.prod(-(-bound // self.tile.get(dim, 1)) for dim, bound in zip(DIMS, self.layer, strict=False))
+        return math.prod(-(-bound // self.tile.get(dim, 1)) for dim, bound in zip(DIMS, self.mapped, strict=False))
 
 
 def parse(name: str, data: bytes) -> list[Row]:
@@ -110,29 +113,41 @@ def parse(name: str, data: bytes) -> list[Row]:
 
 
 def _row(row: dict[str, str]) -> Row:
-    layer = Layer(**{dim: int(row[f"prob.{dim}"]) for dim in DIMS}, stride=int(row["prob.Wstride"]))
+    layer = _squared(Layer(**{dim: int(row[f"prob.{dim}"]) for dim in DIMS}, stride=int(row["prob.Wstride"])))
     if layer.R != layer.S:
         raise ValueError(f"a window of {layer.S} x {layer.R}, expected a square one")
-    tile, clean = _extents(row["mapping.mapping"])
+    tile, across = _extents(row["mapping.mapping"])
     auto, tiling = row.get("target.gemmini_auto_cycle"), {}
     if auto:
         tiling = dict(zip(TILING, map(int, row["dse.auto_tiling"].split("_")), strict=True))
+    clean = all(factor <= SIDE for factor in across.values())
+    mapped = layer
+    for dim, factor in across.items() if clean else ():
+        # whole rows and columns of the array, whatever share of them the mapping means to use
+        mapped = mapped._replace(**{dim: -(-getattr(layer, dim) // factor) * SIDE})
+        tile[dim] = tile[dim] // factor * SIDE
     measured = float(row["target.gemmini_cycle"])
-    return Row(
-        layer, tile, clean, int(row["arch.mem2_entries"]), int(row["arch.mem1_entries"]), measured, tiling, float(auto) if auto else None
-    )
+    sizes = int(row["arch.mem2_entries"]), int(row["arch.mem1_entries"])
+    return Row(layer, mapped, tile, clean, *sizes, measured, tiling, float(auto) if auto else None)
 
 
-def _extents(text: str) -> tuple[dict[str, int], bool]:
-    """Extent of each dim below DRAM, and whether every spatial factor fits the array."""
+def _squared(layer: Layer) -> Layer:
+    """What ran: the library of 2022 knows one size of an image, so that of 60 x 6 results has 60 x 60 (and takes ten times as long)."""
+    side = max(layer.P, layer.Q)
+    return layer if layer.is_matmul else layer._replace(P=side, Q=side)
+
+
+def _extents(text: str) -> tuple[dict[str, int], dict[str, int]]:
+    """Extent of each dim below DRAM, and across the array."""
     levels = LEVEL.findall(text)
     if len(levels) != 4:
         raise ValueError(f"mapping {text!r}, expected four levels L3 to L0")
     extents: dict[str, int] = {}
-    clean = True
+    across: dict[str, int] = {}
     for level, factors in levels:
         for dim, factor, spatial in FACTOR.findall(factors):
-            clean = clean and not (spatial and int(factor) > SIDE)
             if level != "3":
                 extents[dim] = extents.get(dim, 1) * int(factor)
-    return extents, clean
+            if spatial:
+                across[dim] = across.get(dim, 1) * int(factor)
+    return extents, across
