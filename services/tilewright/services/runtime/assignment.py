@@ -152,7 +152,10 @@ class Assignment:
     async def _active(self) -> bool:
         """False once the run has ended or was cancelled."""
         entry = await self._desk.runs.get(self._envelope.run)
-        return entry is None or decode(entry.value, _RunStatus).status == "running"
+        active = entry is None or decode(entry.value, _RunStatus).status == "running"
+        if active:
+            self._desk.cancellations.seen_active(self._envelope.run)
+        return active
 
     # --- the job --------------------------------------------------------------------------------------------------------------
 
@@ -162,7 +165,7 @@ class Assignment:
         self._attempt = len(before.failures) + 1
         if before.exhausted:  # whoever gave it up did not live to take it off the queue
             return await self._give_up(before)
-        if not await self._active():
+        if not desk.cancellations.recently_active(envelope.run) and not await self._active():
             return self._ended("cancelled")
         left = envelope.deadline - time.time() if envelope.deadline else desk.settings.job_limit
         if left <= 0:
