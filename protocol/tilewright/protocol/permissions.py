@@ -39,8 +39,7 @@ def inbox(role: str) -> str:
 def permissions(role: str) -> Permissions:
     """What a role may do; `InvalidInput` for an unknown one."""
     if role == ADMIN:
-        everything = (f"{API}.>", "$JS.ACK.>", "$SRV.>", "$KV.>", "tw.>")
-        return Permissions(everything, (f"{inbox(role)}.>",), answers=False)
+        return Permissions((f"{API}.>", "tw.>"), (f"{inbox(role)}.>",), answers=False)
     if role == CLIENT:
         return Permissions(_client(), (f"{inbox(role)}.>",), answers=False)
     if role == PIPELINE:
