@@ -144,6 +144,27 @@ def test_decoders_of_many_kinds(huggingface: Frontend, tmp_path: Path, kind: str
         assert attention in {tokens * 2 * 2 * 32 * keys for keys in (past, context)} or kind == "gemma3_text"
 
 
+def test_a_model_of_images_and_texts(huggingface: Frontend, tmp_path: Path) -> None:
+    """CLIP: both towers, and their projections."""
+    text = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "vocab_size": 50,
+        "max_position_embeddings": 16,
+    }
+    seen = {"hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 32, "patch_size": 8}
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps({"model_type": "clip", "text_config": text, "vision_config": seen, "projection_dim": 24}))
+
+    def layer(tokens: int, d: int) -> int:
+        return 4 * tokens * d * d + 2 * tokens * tokens * d + 2 * tokens * d * 2 * d
+
+    expected = layer(12, 32) + 32 * 24 + 16 * 3 * 8 * 8 * 48 + layer(17, 48) + 48 * 24 + 24  # the last: how alike they are
+    assert huggingface.load(str(file), {"seq": 12}).macs == expected
+
+
 def test_what_a_model_cannot_do_is_said(huggingface: Frontend, tmp_path: Path) -> None:
     """The library's own complaint, not a traceback."""
     with pytest.raises(InvalidInput, match="cannot be run: RuntimeError: Attempting to broadcast"):
@@ -357,6 +378,11 @@ def test_a_folder(huggingface: Frontend, tmp_path: Path) -> None:
         ({"model_type": "bert"}, {"decode": True, "seq": 3}, "seq: 3, expected none with decode"),
         ({"model_type": "bert"}, {"attention": "flash"}, "attention: 'flash', expected one of sdpa, eager"),
         ({"model_type": "vit"}, {"decode": True}, "is an image model, expected a decoder"),
+        ({"model_type": "vit"}, {"seq": 8}, "is an image model, expected no such option"),
+        ({"model_type": "bert"}, {"size": 8}, "is no image model, expected no such option"),
+        ({"model_type": "gpt2"}, {"decoder_seq": 8}, "is no encoder-decoder, expected no such option"),
+        ({"model_type": "bert", "max_position_embeddings": 64}, {"seq": 65}, "seq: 65, expected at most 64 ("),
+        ({"model_type": "gpt2"}, {"decode": True, "ctx": 1025}, "ctx: 1025, expected at most 1024 ("),
     ],
 )
 def test_bad_input(huggingface: Frontend, tmp_path: Path, fields: Any, options: Options, said: str) -> None:

@@ -23,16 +23,38 @@ def inputs(model: Any, plan: Plan, *, run: bool = False) -> dict[str, Any]:
     if main == "pixel_values":
         if plan.past is not None:
             raise InvalidInput(f"decode: {plan.name} is an image model, expected a decoder")
+        _refuse(plan, "an image model", "seq", "decoder_seq")
         return {main: _image(config, plan, model.dtype)}
+    both = hasattr(config, "vision_config") and not model.can_generate()
+    if not both:
+        _refuse(plan, "no image model", "size")
+    if not config.is_encoder_decoder:
+        _refuse(plan, "no encoder-decoder", "decoder_seq")
+    _check_positions(config.get_text_config(decoder=True), plan)
     if config.is_encoder_decoder:
         return _encoder_decoder(model, plan, main)
     if main != "input_ids":
         raise InvalidInput(f"{plan.name}: its input is {main!r}, expected input_ids, pixel_values, or an encoder-decoder")
     if plan.past is None:
-        return {"input_ids": ids}
+        return {"input_ids": ids, **({"pixel_values": _image(config.vision_config, plan, model.dtype)} if both else {})}
     if not (getattr(model, "can_generate", lambda: False)() or hasattr(config, "use_cache")):
         raise InvalidInput(f"decode: {plan.name} ({type(model).__name__}) keeps no key/value cache, expected a decoder")
     return {"input_ids": ids, "past_key_values": _cache(model, plan, run), "use_cache": True}
+
+
+def _refuse(plan: Plan, what: str, *names: str) -> None:
+    for name in names:
+        if name in plan.given:
+            raise InvalidInput(f"{name}: {plan.name} is {what}, expected no such option")
+
+
+def _check_positions(config: Any, plan: Plan) -> None:
+    most, tokens = getattr(config, "max_position_embeddings", None), max(plan.seq, (plan.past or 0) + 1)
+    if isinstance(most, int) and tokens > most:
+        name = "seq" if plan.past is None else "ctx"
+        raise InvalidInput(
+            f"{name}: {tokens}, expected at most {most} ({plan.name} has {most} positions; the option positions gives it more)"
+        )
 
 
 def _image(config: Any, plan: Plan, dtype: Any) -> Any:

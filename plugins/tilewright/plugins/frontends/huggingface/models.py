@@ -45,6 +45,8 @@ class Plan(NamedTuple):
     size: int | None
     layers: int | None
     attention: str
+    #: Names of the options that were given.
+    given: tuple[str, ...] = ()
 
     @property
     def said(self) -> str:
@@ -128,6 +130,7 @@ def plan(source: str, fields: dict[str, Any], options: Options) -> Plan:
         size=_integer(options, "size", 1) if "size" in options else None,
         layers=_integer(options, "layers", 1) if "layers" in options else None,
         attention=str(attention),
+        given=tuple(sorted(options)),
     )
 
 
