@@ -83,10 +83,8 @@ class Simba:
         )
 
     def constraints(self) -> Constraints:
-        """Each buffer holds its own tensors; any dim may be spatial wherever there is a fan-out."""
-        levels = self.architecture().levels
-        fixed = {"Registers": (), "WeightBuffer": (), "DRAM": ()}
-        return Constraints(tuple(LevelConstraint(level.name, spatial_dims=fixed.get(level.name), keep=level.keeps) for level in levels))
+        """Any dim may be spatial wherever there is a fan-out. Buffers hold no tensors but their own; these may bypass them."""
+        return Constraints(tuple(LevelConstraint(name, spatial_dims=()) for name in ("Registers", "WeightBuffer", "DRAM")))
 
 
 def _sram(
@@ -109,6 +107,7 @@ def _sram(
         mesh_x=instances,
         cluster_size=cluster_size,
         keeps=keeps,
+        may_keep=keeps,
         read_energy_pj=energy,
         fill_energy_pj=energy,
         update_energy_pj=energy,
