@@ -9,23 +9,25 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch")
+pytest.importorskip("torch")
 
-from tilewright import loopnest as ln  # noqa: E402
-from tilewright.plugins.codesigners.dosa import starts  # noqa: E402
-from tilewright.plugins.codesigners.dosa.descent import Descent  # noqa: E402
-from tilewright.plugins.codesigners.dosa.layers import DIMS, INNER_ORDER, C, K, Layers, N, P, Q, R, S  # noqa: E402
-from tilewright.plugins.codesigners.dosa.model import DATAFLOWS, Factors, Hardware, Model, Orders  # noqa: E402
-from tilewright.plugins.codesigners.dosa.rounding import nearest, rounded  # noqa: E402
-from tilewright.plugins.codesigners.dosa.settings import Settings  # noqa: E402
-from tilewright.plugins.validations.timeloop_gemmini import rows as reference  # noqa: E402
-from tilewright.protocol import registry  # noqa: E402
-from tilewright.protocol.context import HostContext  # noqa: E402
-from tilewright.protocol.cost import Objective  # noqa: E402
-from tilewright.protocol.errors import InvalidInput  # noqa: E402
-from tilewright.protocol.plugin import Budget, BudgetExhausted, DesignCandidate, DesignRequest, Option, Options, WeightedWorkload  # noqa: E402
-from tilewright.protocol.workload import Operator, Workload, batched_matmul, conv2d, matmul  # noqa: E402
-from tilewright.testing import CodesignerConformance, samples  # noqa: E402
+import torch
+
+from tilewright import loopnest as ln
+from tilewright.plugins.codesigners.dosa import starts
+from tilewright.plugins.codesigners.dosa.descent import Descent
+from tilewright.plugins.codesigners.dosa.layers import DIMS, INNER_ORDER, C, K, Layers, N, P, Q, R, S
+from tilewright.plugins.codesigners.dosa.model import DATAFLOWS, Factors, Hardware, Model, Orders
+from tilewright.plugins.codesigners.dosa.rounding import nearest, rounded
+from tilewright.plugins.codesigners.dosa.settings import Settings
+from tilewright.plugins.validations.timeloop_gemmini import rows as reference
+from tilewright.protocol import registry
+from tilewright.protocol.context import HostContext
+from tilewright.protocol.cost import Objective
+from tilewright.protocol.errors import InvalidInput
+from tilewright.protocol.plugin import Budget, BudgetExhausted, DesignCandidate, DesignRequest, Option, Options, WeightedWorkload
+from tilewright.protocol.workload import Operator, Workload, batched_matmul, conv2d, matmul
+from tilewright.testing import CodesignerConformance, samples
 
 #: DOSA's BERT: (rows, contraction, columns, count) of each distinct product (ucb-bar/dosa, BSD-2-Clause).
 BERT = [(128, 768, 768, 2), (128, 64, 128, 1), (128, 128, 64, 1), (128, 768, 3072, 1), (128, 3072, 768, 1)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -10,6 +11,8 @@ import pytest
 import typer
 from rich.console import Console, Group
 
+from tilewright import loopnest as ln
+from tilewright.protocol import registry
 from tilewright.protocol.cost import Claim
 from tilewright.protocol.design import Core, Design, FrontPoint, ScheduledTask
 from tilewright.protocol.errors import InvalidInput
@@ -95,3 +98,25 @@ def test_plots_are_checked_before_anything_starts(monkeypatch: pytest.MonkeyPatc
     detached = options.RunOptions(model="bert-base", target="gemmini", detach=True)
     with pytest.raises(InvalidInput, match=r"--plot .* and --detach: expected one of them"):
         codesigning.start(detached, tmp_path / "front.svg")
+
+
+def test_the_winner_is_written_as_files_that_say_the_same(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What Timeloop's files say costs what the design says."""
+
+    def start(said: options.RunOptions, stages: object, *, named: Callable[[str], None]) -> None:
+        named("a-run")
+        raise typer.Exit(0)
+
+    monkeypatch.setattr(running, "start", start)
+    monkeypatch.setattr(connect, "talk", lambda work: FOUND)
+    with pytest.raises(typer.Exit):
+        codesigning.start(SAID, None, tmp_path / "winner")
+    (folder,) = (tmp_path / "winner").iterdir()
+    assert folder.name == TASK.name
+    document = registry.load("formats", "timeloop").read(sorted(str(path) for path in folder.glob("*.yaml")))
+    again = ln.cost(ln.Problem(document.operator, document.architecture), document.mapping)
+    assert again.cycles == DESIGN.cycles
+    assert again.energy_pj == pytest.approx(DESIGN.energy_pj, rel=1e-6)
+    detached = options.RunOptions(model="bert-base", target="gemmini", detach=True)
+    with pytest.raises(InvalidInput, match=r"--export .* and --detach: expected one of them"):
+        codesigning.start(detached, None, tmp_path / "winner")

@@ -1,8 +1,9 @@
-"""``codesign``: one run of that stage, its limits checked before anything starts, its fronts drawn afterwards."""
+"""``codesign``: one run of that stage, its limits checked before anything starts, its fronts drawn and its winner written afterwards."""
 
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,42 +28,66 @@ SOMETHING = (0, 3)
 def command(help: str) -> Callable[..., None]:
     """The function for typer."""
 
-    def run(*, plot: Path | None, **values: Any) -> None:
-        start(options.RunOptions(**values), plot)
+    def run(*, plot: Path | None, export: Path | None, export_format: str, **values: Any) -> None:
+        start(options.RunOptions(**values), plot, export, export_format)
 
-    declared = typer.Option("--plot", metavar="FILE", help="Draw the Pareto fronts there: .svg, .pdf or .png (needs the extra plots).")
-    options.describe(run, [*options.parameters(("map", "codesign")), options.parameter("plot", Path | None, declared, None)], help)
+    plotted = typer.Option("--plot", metavar="FILE", help="Draw the Pareto fronts there: .svg, .pdf or .png (needs the extra plots).")
+    exported = typer.Option(
+        "--export", metavar="FOLDER", help="Write the winner there, a folder per operator, for Timeloop or another tool."
+    )
+    format = typer.Option("--export-format", metavar="NAME", help="Format of the files that --export writes.")
+    declared = [
+        options.parameter("plot", Path | None, plotted, None),
+        options.parameter("export", Path | None, exported, None),
+        options.parameter("export_format", str, format, "timeloop"),
+    ]
+    options.describe(run, [*options.parameters(("map", "codesign")), *declared], help)
     return run
 
 
-def start(said: options.RunOptions, plot: Path | None) -> None:
-    """Run the stage; draw what came out of it."""
+def start(said: options.RunOptions, plot: Path | None, folder: Path | None = None, format: str = "timeloop") -> None:
+    """Run the stage; draw and write what came out of it."""
     from . import running
 
-    if plot is None:
+    if plot is None and folder is None:
         running.start(said, ("codesign",))
         return
-    from . import race_tables
+    for flag, asked in (("--plot", plot), ("--export", folder)):
+        if asked is not None and said.detach:
+            raise InvalidInput(f"{flag} {asked} and --detach: expected one of them")
+    if plot is not None:
+        from . import race_tables
 
-    race_tables.check(plot)
-    if said.detach:
-        raise InvalidInput(f"--plot {plot} and --detach: expected one of them")
+        race_tables.check(plot)
     names: list[str] = []
-    with _drawn(names, plot):
+    with _afterwards(names, plot, folder, format):
         running.start(said, ("codesign",), named=names.append)
 
 
 @contextlib.contextmanager
-def _drawn(names: Sequence[str], plot: Path) -> Iterator[None]:
-    """Draw when the run inside leaves with an exit code that promises a design."""
+def _afterwards(names: Sequence[str], plot: Path | None, folder: Path | None, format: str) -> Iterator[None]:
+    """Draw and write when the run inside leaves with an exit code that promises a design."""
     try:
         yield
     except typer.Exit as left:
-        if left.exit_code in SOMETHING:
-            found = _found(names[-1])
-            if found is not None:
-                draw(found, plot)
+        found = _found(names[-1]) if left.exit_code in SOMETHING else None
+        if found is not None and plot is not None:
+            draw(found, plot)
+        if found is not None and folder is not None:
+            write(found.design, folder, format)
         raise
+
+
+def write(design: Design, folder: Path, format: str) -> None:
+    """Each operator with its mapping and the hardware, as the files of a format, in a folder by the operator's name."""
+    from tilewright.protocol.plugin import Document
+
+    from .export import export
+
+    architecture = design.cores[0].architecture
+    for task in design.tasks:
+        mapped = Document(task.schedule.operator, architecture, mapping=task.schedule.mapping)
+        export(mapped, folder / re.sub(r"[^\w.-]+", "_", task.name), format)
 
 
 def _found(run: str) -> Codesigned | None:

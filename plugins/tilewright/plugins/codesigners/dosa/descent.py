@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from tilewright.loopnest.adam import Adam
 from tilewright.protocol.cost import Objective
 
 from .layers import Ints
@@ -29,14 +30,14 @@ class Descent:
         self._scales = [torch.as_tensor(each) for each in maxima()]
         self._noise = torch.Generator().manual_seed(seed)
         self._unknown: list[Tensor] = []
-        self._adam: torch.optim.Adam | None = None
+        self._adam: Adam | None = None
 
     def place(self, spatial: Ints, temporal: Ints) -> None:
         """Go on from these factors, int64[A, N, 4, D] each."""
         values = [torch.as_tensor(block[..., :3, :]) / scale for block, scale in zip((spatial, temporal), self._scales, strict=True)]
         if self._adam is None:
             self._unknown = [value.requires_grad_() for value in values]
-            self._adam = torch.optim.Adam(self._unknown, lr=self._settings.rate)
+            self._adam = Adam(self._unknown, self._settings.rate)
         with torch.no_grad():
             for unknown, value in zip(self._unknown, values, strict=True):
                 unknown.copy_(value)
@@ -44,9 +45,7 @@ class Descent:
     def step(self, orders: Orders) -> None:
         """One step of all starts."""
         assert self._adam is not None
-        self._adam.zero_grad()
-        self.loss(self.factors(), orders).sum().backward()  # type: ignore[no-untyped-call]
-        self._adam.step()
+        self._adam.step(self.loss(self.factors(), orders).sum())
 
     def factors(self) -> Factors:
         """The factors as they are."""
