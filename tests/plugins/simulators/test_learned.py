@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tilewright import loopnest as ln
-from tilewright.plugins.simulators.learned import Learned
+from tilewright.plugins.simulators.learned import Learned, dosa_network
 from tilewright.plugins.simulators.learned.features import MECHANISMS
 from tilewright.plugins.simulators.learned.model import Predictor, fit
 from tilewright.plugins.simulators.learned.rows import POINTS, RANDOM, SIDE, parse, read
@@ -111,3 +111,14 @@ def test_searches_ask_for_batches() -> None:
     cycles = registry.load("simulators", "learned").cycles(batch)
     assert cycles.shape == (3,)
     assert (cycles >= operator.macs / 256).all()
+
+
+def test_published_network_sees_factors_orders_and_layer() -> None:
+    """Seven dims of spatial and temporal factors and order positions at four levels, nine figures of the layer; it only adds cycles."""
+    rows = read(RANDOM)[:24]
+    table = dosa_network.inputs(rows)
+    assert table.shape == (24, 4 * 3 * 7 + 9)
+    cycles = np.array([row.cycles for row in rows])
+    one, two = (dosa_network.trained(table, cycles, 0 * cycles, table[:5], epochs=2, seed=3) for _ in range(2))
+    assert one.tolist() == two.tolist()
+    assert (one > 0).all()

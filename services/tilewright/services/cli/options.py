@@ -44,6 +44,7 @@ class RunOptions:
     codesigner_option: Sequence[str] = ()
     design_evaluations: int | None = None
     limit: Sequence[str] = ()
+    beside: Sequence[str] = ()
     emitter: str = ""
     emitter_option: Sequence[str] = ()
     simulator: str = "analytical"
@@ -93,6 +94,7 @@ DECLARED: Mapping[str, tuple[str, Any]] = {
     "codesigner_option": ("codesign", _search("--codesigner-option", metavar="NAME=VALUE", help="Option of the codesigner; repeatable.")),
     "design_evaluations": ("codesign", _search("--design-evaluations", metavar="N", min=1, help="Mappings that the codesigner may score.")),
     "limit": ("codesign", _search("--limit", metavar="NAME=X", help="Upper limit for designs, e.g. area_mm2=4; repeatable.")),
+    "beside": ("codesign", _search("--with", metavar="MODEL", help="Another model that shares the design; repeatable.")),
     "emitter": ("kernel", _search("--emitter", metavar="NAME", help="Kernel generator [default: the one that covers the target].")),
     "emitter_option": ("kernel", _search("--emitter-option", metavar="NAME=VALUE", help="Option of the emitter; repeatable.")),
     "simulator": ("simulate", _search("--simulator", metavar="NAME", help="Simulator that costs the schedules again.")),

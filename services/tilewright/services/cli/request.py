@@ -52,7 +52,7 @@ def build(said: RunOptions, stages: Sequence[Stage], *, local: bool) -> RunReque
     }
     if local:
         _known(said, stages, plugin_options)
-    return RunRequest(
+    asked = RunRequest(
         model=source(said.model),
         target=target,
         frontend=frontend,
@@ -76,6 +76,11 @@ def build(said: RunOptions, stages: Sequence[Stage], *, local: bool) -> RunReque
         workload=workload,
         architecture=architecture,
     )
+    if said.beside:
+        from .sharing import shared
+
+        asked = shared(asked, said)
+    return asked
 
 
 def _default(field: str) -> Budget:
