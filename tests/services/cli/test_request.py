@@ -84,7 +84,7 @@ def test_a_model_without_a_frontend_is_looked_for_in_the_zoo() -> None:
         ({"option": ["layer=3"]}, "option 'layer' is unknown to the frontend toy; did you mean 'layers'?"),
         ({"batch": 3}, "option 'batch' is unknown to the frontend toy"),
         ({"mapper_option": ["second=1"]}, "options.second: mapper 'toy' has no such option; did you mean 'seconds'?"),
-        ({"emitter": "native", "emitter_option": ["tiles=a"]}, "options.tiles: emitter 'native' has no such option; did you mean 'tile'?"),
+        ({"emitter": "native", "emitter_option": ["dtyp=a"]}, "options.dtyp: emitter 'native' has no such option; did you mean 'dtype'?"),
         ({"simulator_option": ["semantic=walk"]}, "options.semantic: simulator 'analytical' has no such option; did you mean 'semantics'?"),
         ({"seq": 3, "option": ["seq=4"]}, "--seq 3 and --option seq=4: expected one of them"),
         ({"target": "nowhere.yaml"}, "file 'nowhere.yaml' does not exist"),
