@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import pytest
+import typer
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -181,6 +183,38 @@ def test_measured_times_stand_beside_those_at_the_roofline(capsys: pytest.Captur
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert lines[0]["measured"]["seconds"] == 1.0 and lines[0]["machine"]["name"] == "this-cpu"
     assert lines[1]["against_roofline"]["everything else"]["measured_s"] == 0.5
+
+
+def test_what_is_made_of_a_run_that_is_done(done: tuple[RunState, Profile], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The comparison with what was measured, plots and a page, once the run has ended well, and only then."""
+    pytest.importorskip("matplotlib", reason="needs matplotlib")
+    state, profile = done
+    asked: list[Analysis | None] = []
+    code = 0
+
+    def start(said: object, stages: object, *, adjust: Callable[[RunRequest], RunRequest], named: Callable[[str], None]) -> None:
+        asked.append(adjust(state.request).analysis)
+        named("run1")
+        raise typer.Exit(code)
+
+    chip = Measurement("net", 1.0, 0.0, 2, 1.0, ())
+    monkeypatch.setattr("tilewright.services.cli.running.start", start)
+    monkeypatch.setattr(drawing, "fetch", lambda run: (state, profile))
+    monkeypatch.setattr(measuring, "take", lambda said, repeats: (chip, MACHINE))
+    words = ["profile", "bert-base", "--measure", "2", "--plots", str(tmp_path / "plots"), "--html", str(tmp_path / "page.html")]
+    ended = CliRunner().invoke(app, words)
+    assert ended.exit_code == 0, ended.output
+    assert asked[0] is not None and asked[0].machines == (MACHINE,)
+    assert {path.name for path in (tmp_path / "plots").iterdir()} == {"breakdown.svg", "roofline.svg", "sweep.svg", "measured.svg"}
+    assert (tmp_path / "page.html").read_text().count("<svg") == 4
+    assert "Measured against the roofline of chip" in ended.output
+    code = 3
+    (tmp_path / "page.html").unlink()
+    assert CliRunner().invoke(app, words).exit_code == 3 and not (tmp_path / "page.html").exists()
+    code = 0
+    (tmp_path / "file").write_text("")
+    refused = CliRunner().invoke(app, ["profile", "bert-base", "--html", str(tmp_path / "file" / "page.html")])
+    assert refused.exit_code == 2 and "Not a directory" in refused.stderr
 
 
 def test_sweeps_over_what_the_client_loads(tmp_path: Path) -> None:
