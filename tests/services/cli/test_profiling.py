@@ -254,6 +254,7 @@ def test_generations_of_what_the_client_loads() -> None:
         (["bert-base", "--measure", "2"], "the frontend zoo has nothing that runs"),
         (["bert-base", "--machine", "a10"], "did you mean 'a100'?"),
         (["gpt2", "--generate", "4", "--decode"], "--generate 4: expected no --decode or --ctx with it"),
+        (["gpt2", "--generate", "4", "--measure", "2"], "--measure 2: expected no --generate with it"),
         (["bert-base", "--table", "--html", "x.html", "--detach"], "expected none with --detach"),
     ],
 )

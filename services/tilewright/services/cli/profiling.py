@@ -99,6 +99,8 @@ def start(said: options.RunOptions, asked: ProfileOptions) -> None:
         said = dataclasses.replace(said, target=TARGET)
     if asked.generate and (asked.decode or asked.ctx):
         raise InvalidInput(f"--generate {asked.generate}: expected no --decode or --ctx with it; --seq is the length of the prompt")
+    if asked.generate and asked.measure:
+        raise InvalidInput(f"--measure {asked.measure}: expected no --generate with it; one pass is run, give --seq, or --decode and --ctx")
     if asked.plots or asked.html:
         if said.detach:
             raise InvalidInput("--plots and --html: expected none with --detach")
