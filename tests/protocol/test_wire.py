@@ -292,7 +292,7 @@ def test_a_key_depends_on_values_not_on_objects() -> None:
         msgspec.structs.replace(product, output=other("Outputs"), function=other("multiply_accumulate"))
     )
     request = RunRequest("bert-base", "gemmini")
-    assert content_key(request) == content_key(RunRequest("bert-base", "gemmini", map_budget=Budget(evaluations=int("2000"))))
+    assert content_key(request) == content_key(RunRequest("bert-base", "gemmini", map_budget=Budget(evaluations=int("20000"))))
 
 
 def test_numbers_of_the_declared_type() -> None:
