@@ -64,7 +64,7 @@ class Found(NamedTuple):
     grown_mb: float
 
 
-def codec() -> Entrance:
+def codec(folder: Path) -> Entrance:
     """Everything that was ever released: messages in their envelopes, jobs, answers and states. The first byte says which it is."""
     kinds = [each for module in (messages, run) for each in vars(module).values() if isinstance(each, type) and issubclass(each, Struct)]
     seeds = [_labelled(bytes.fromhex(path.read_text()), kinds) for path in sorted(GOLDEN.glob("*.hex"))]
@@ -91,7 +91,7 @@ def _labelled(data: bytes, kinds: Sequence[type[Struct]]) -> bytes:
     raise AssertionError(f"{data[:40]!r} is of no kind")
 
 
-def yaml() -> Entrance:
+def yaml(folder: Path) -> Entrance:
     """Workloads, operators and architectures as they are written, and by hand."""
     layer = conv2d(r=3, s=3, p=14, q=14, c=64, k=128, stride=(2, 2), padding=(1, 1), extent=(28, 28))
     seeds = [
@@ -106,10 +106,12 @@ def yaml() -> Entrance:
     return Entrance(seeds, lambda data: parse(data.decode("utf-8", "surrogateescape")), words)
 
 
-def onnx() -> Entrance:
+def onnx(folder: Path) -> Entrance:
     """Small graphs with attention, convolutions, branches and computed shapes, as files."""
     return Entrance(
-        onnx_seeds(), _file("onnx", "model.onnx", {"batch": 2}), (b"\x00", b"\xff" * 9, b"\x80" * 9 + b"\x01", b"If", b"Range", b"Loop")
+        onnx_seeds(),
+        _file("onnx", folder / "model.onnx", {"batch": 2}),
+        (b"\x00", b"\xff" * 9, b"\x80" * 9 + b"\x01", b"If", b"Range", b"Loop"),
     )
 
 
@@ -150,7 +152,7 @@ def onnx_seeds() -> list[bytes]:
     ]  # fmt: skip
 
 
-def config() -> Entrance:
+def config(folder: Path) -> Entrance:
     """Configurations of transformers: read and planned, not built."""
     from tilewright.plugins.frontends.huggingface.models import plan, read
 
@@ -159,7 +161,7 @@ def config() -> Entrance:
         json.dumps({"model_type": "llama", "rope_scaling": {"type": "linear"}, "quantization_config": {"bits": 4}}).encode(),
         json.dumps({"model_type": "x", "auto_map": {"AutoModel": "a--b.C"}}).encode(),
     ]
-    path = Path(tempfile.mkdtemp(prefix="fuzz-")) / "config.json"
+    path = folder / "config.json"
 
     def load(data: bytes) -> None:
         path.write_bytes(data)
@@ -168,9 +170,8 @@ def config() -> Entrance:
     return Entrance(seeds, load, (b"[" * 2000, b'{"a":' * 500, b"null", b"1e999", b"NaN", b"-1", b'"', b"\\ud800", b"\xff"))
 
 
-def _file(frontend: str, name: str, options: dict[str, Any]) -> Read:
+def _file(frontend: str, path: Path, options: dict[str, Any]) -> Read:
     plugin = registry.load("frontends", frontend)
-    path = Path(tempfile.mkdtemp(prefix="fuzz-")) / name
 
     def read(data: bytes) -> None:
         path.write_bytes(data)
@@ -179,7 +180,7 @@ def _file(frontend: str, name: str, options: dict[str, Any]) -> Read:
     return read
 
 
-ENTRANCES: dict[str, Callable[[], Entrance]] = {"codec": codec, "yaml": yaml, "onnx": onnx, "config": config}
+ENTRANCES: dict[str, Callable[[Path], Entrance]] = {"codec": codec, "yaml": yaml, "onnx": onnx, "config": config}
 
 
 def damaged(entrance: Entrance, seed: int, number: int) -> bytes:
@@ -208,7 +209,11 @@ def damaged(entrance: Entrance, seed: int, number: int) -> bytes:
 
 def play(name: str, seed: int, numbers: Sequence[int], note: Callable[[int], None] = lambda number: None) -> Found:
     """Read these inputs in this process; `note` hears the number of each before it is read."""
-    entrance = ENTRANCES[name]()
+    with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
+        return _play(ENTRANCES[name](Path(folder)), seed, numbers, note)
+
+
+def _play(entrance: Entrance, seed: int, numbers: Sequence[int], note: Callable[[int], None]) -> Found:
     outcomes: Counter[str] = Counter()
     failures: list[str] = []
 

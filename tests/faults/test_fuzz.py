@@ -29,7 +29,7 @@ def test_what_is_wrong_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
                 pass
         raise InvalidInput("refused")
 
-    monkeypatch.setitem(fuzz.ENTRANCES, "toy", lambda: fuzz.Entrance([b"abc", b"zzz"], read))
+    monkeypatch.setitem(fuzz.ENTRANCES, "toy", lambda folder: fuzz.Entrance([b"abc", b"zzz"], read))
     monkeypatch.setattr(fuzz, "PATIENCE", 0.05)
     found = fuzz.play("toy", 1, range(40))
     kinds = {text.split(": ")[1] for text in found.failures}
