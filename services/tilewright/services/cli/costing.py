@@ -48,6 +48,8 @@ def simulate(said: RunOptions, files: Files) -> None:
         for flag, value in (("--tables", " ".join(files.tables)), ("--export", files.export)):
             if value:
                 raise InvalidInput(f"{flag} {value}: expected {', '.join(parts)} beside it")
+        if files.trace and not said.model:
+            raise InvalidInput(f"--trace {files.trace}: expected {', '.join(parts)} beside it, or a model")
         if files.trace:
             timeline.simulate(said, Path(files.trace))
         running.start(said, ("simulate",))
