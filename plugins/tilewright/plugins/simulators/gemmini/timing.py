@@ -79,7 +79,10 @@ def simulate(machine: Machine, program: Sequence[Command | LoopMatmul | LoopConv
 def _attribution(cycles: int, front: Front, load: Load, execute: Execute, store: Store) -> dict[str, dict[str, int]]:
     """Fill up what each unit did to the whole time."""
     front.causes[END] += cycles - front.until
+    # zeros are written beside what memory answers: both at once count once
+    load.causes["transfer"] = min(load.causes["transfer"], load.in_flight)
     load.causes["memory latency"] = load.in_flight - load.causes["transfer"]
+    store.causes["read"] = min(store.causes["read"], store.in_flight)
     store.causes["ports and memory"] = store.in_flight - store.causes["read"]
     load.causes[END], store.causes[END], execute.causes[END] = cycles - load.until, cycles - store.until, cycles - execute.free
     return {"front end": front.causes, "array": execute.causes, "load": load.causes, "store": store.causes}

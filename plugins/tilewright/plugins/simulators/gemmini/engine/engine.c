@@ -134,7 +134,9 @@ int tilewright_gemmini(const Machine *machine, double dram_bytes_per_cycle, cons
     verdict = NEVER_ENTERED;
   } else {
     const i64 last = highest(highest(store->acknowledged, execute->drained), station->latest);
+    load->causes[M_BUSY] = lowest(load->causes[M_BUSY], load->in_flight);
     load->causes[M_REST] = load->in_flight - load->causes[M_BUSY];
+    store->causes[M_BUSY] = lowest(store->causes[M_BUSY], store->in_flight);
     store->causes[M_REST] = store->in_flight - store->causes[M_BUSY];
     front->causes[F_END] -= front->until;
     execute->causes[X_END] = -execute->free;
