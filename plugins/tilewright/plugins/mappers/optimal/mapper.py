@@ -16,7 +16,7 @@ from .proof import Proof
 from .spaces import COSA, named, parts
 
 #: Most array elements that plans may write, in millions.
-EFFORT = 2000
+EFFORT = 1600
 #: With fewer evaluations than this to spend, the start is not polished: plans need fewer.
 POLISHED = 2000
 

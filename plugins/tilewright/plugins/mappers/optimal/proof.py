@@ -48,6 +48,18 @@ class Part:
         self.left = Bounded(self.left.chosen[:, width:], self.left.bounds[width:])
         return taken
 
+    def put_back(self, batch: Bounded) -> None:
+        """Configurations to be bounded again."""
+        bounds = np.concatenate([batch.bounds, self.left.bounds])
+        order = np.argsort(bounds, kind="stable")
+        self.left = Bounded(np.concatenate([batch.chosen, self.left.chosen], axis=1)[:, order], bounds[order])
+
+    def limited(self, nests: list[Mapping], best: Cost) -> bool:
+        """Whether one of some nests is limited by a port that bounds did not count, but do from now on."""
+        problem = self.bounds.problem
+        valid = ln.check(ln.Batch.from_mappings(problem, nests)).valid.tolist() if nests else []
+        return any([self.bounds.meet(ln.cost(problem, nest), best) for nest, fits in zip(nests, valid, strict=True) if fits])
+
 
 class Proof:
     """The best mapping so far and the bound on all others; `tolerance` is the relative gap that is good enough."""
@@ -107,10 +119,15 @@ class Proof:
                 if bound >= self._wanted or part.futile > FUTILE or self._ctx.cancelled:
                     break
                 part.futile += 1
-                nests = part.bounds.nests(found.chosen[:, [n]])
-                for better in self.consider(part.bounds.problem, list(takewhile(lambda _: not self._ctx.cancelled, nests))):
+                nests = list(takewhile(lambda _: not self._ctx.cancelled, part.bounds.nests(found.chosen[:, [n]])))
+                for better in self.consider(part.bounds.problem, nests):
                     part.futile = 0
                     yield better
+                if part.futile and self._cost is not None and part.limited(nests, self._cost):
+                    # With one more port counted these, and all others, are bounded again.
+                    part.put_back(found)
+                    found = Bounded(found.chosen[:, :0], found.bounds[:0])
+                    break
             self._work += part.bounds.work - before
             self._closed = min([self._closed, *found.bounds.tolist()])
             heapq.heappush(heap, (part.least, number, part))

@@ -4,11 +4,12 @@ For one configuration, the cheapest nest's energy is a plan's result (`machine`)
 its own prices and constants, bounds tens of thousands of them in one go; so does a plan run once for "any configuration". That
 leaves a few dozen, which get a plan of their own, the most promising first.
 
-The latency is at least the compute cycles, and at least what the port that limits the best mapping so far needs, which is linear
-in the same refetch counts. For objectives of both, the plan is run for the energy alone, for the port alone, and for their
-sum at the best mapping's exchange rate: a nest with latency D has energy of at least the larger of the first and
-``sum - rate x D``. Objectives of both grow with energy and latency and have their least value along a falling line at one of
-its ends (all but ``energy-then-latency``, where the sum is not used), so the bound is that at an end of one of these two pieces.
+The latency is at least the compute cycles, and at least what each port needs, which is linear in the same refetch counts. Counted
+are the ports that limit the best mapping so far, or a nest that was cheap enough to be better but for its latency. For objectives
+of both, the plan is run for the energy alone, for each port alone, and for their sum at an exchange rate of pJ per cycle: a nest
+with latency D has energy of at least the larger of the first and ``sum - rate x D``. Objectives of both grow with energy and
+latency and have their least value along a falling line at one of its ends (all but ``energy-then-latency``, where the sum is not
+used), so the bound is that at an end of one of these two pieces.
 """
 
 from __future__ import annotations
@@ -60,9 +61,8 @@ class Bounds:
         self._machine = self._plan()
         #: How many a plan treats at once.
         self.width = max(1, ELEMENTS // int(np.prod(self._ground.lattice.shape)))
-        self._port: tuple[int, str] | None = None
-        #: pJ per cycle at the best mapping so far.
-        self._rate = 0.0
+        #: Ports that bounds count, and at how many pJ per cycle.
+        self._rates: dict[tuple[int, str], float] = {}
         self._listed = 0
 
     def _plan(self, *, related: bool = True, sliding: bool = True) -> Machine:
@@ -86,22 +86,36 @@ class Bounds:
         return self._listed + sum(int(machine.work) for machine in machines)
 
     def aim(self, cost: Cost) -> None:
-        """Make the bounds tight around the cost of a mapping: at the port that limits it, and at its exchange rate."""
+        """Make the bounds tight around the cost of the best mapping: at the port that limits it, and at its exchange rate."""
+        port = self._limit(cost)
+        if port is not None:
+            self._rates[port] = cost.energy_pj / cost.cycles
+
+    def meet(self, cost: Cost, best: Cost) -> bool:
+        """From now on count the port that limits a mapping, at its exchange rate with the best one; false when it is counted already."""
+        port = self._limit(cost)
+        if port is None or port in self._rates:
+            return False
+        saved, lost = best.energy_pj - cost.energy_pj, cost.cycles - best.cycles
+        self._rates[port] = saved / lost if saved > 0 and lost > 0 else best.energy_pj / best.cycles
+        return True
+
+    def _limit(self, cost: Cost) -> tuple[int, str] | None:
+        """The port that a mapping waits for; None when it waits for none."""
         compute, *others = cost.latency
         busiest = max(others, key=lambda row: row.cycles)
-        self._rate = cost.energy_pj / cost.cycles
-        self._port = None
-        if busiest.cycles > compute.cycles and busiest.resource in self.problem.levels:
-            level = self.problem.levels.index(busiest.resource)
-            memory = self.problem.architecture.levels[level]
-            rows = [row for row in cost.traffic if row.level == busiest.resource]
-            reads, writes = sum(row.reads for row in rows), sum(row.fills + row.updates for row in rows)
-            cycles = {
-                "read": reads / (memory.read_bandwidth or np.inf),
-                "write": writes / (memory.write_bandwidth or np.inf),
-                "shared": (reads + writes) / (memory.shared_bandwidth or np.inf),
-            }
-            self._port = level, max(cycles, key=lambda port: cycles[port])
+        if busiest.cycles <= compute.cycles or busiest.resource not in self.problem.levels:
+            return None
+        level = self.problem.levels.index(busiest.resource)
+        memory = self.problem.architecture.levels[level]
+        rows = [row for row in cost.traffic if row.level == busiest.resource]
+        reads, writes = sum(row.reads for row in rows), sum(row.fills + row.updates for row in rows)
+        cycles = {
+            "read": reads / (memory.read_bandwidth or np.inf),
+            "write": writes / (memory.write_bandwidth or np.inf),
+            "shared": (reads + writes) / (memory.shared_bandwidth or np.inf),
+        }
+        return level, max(cycles, key=lambda name: cycles[name])
 
     def rough(self, below: float, share: tuple[int, int] = (0, 1)) -> Bounded:
         """Bounds on all configurations (of a share of them); only those under `below` are returned.
@@ -171,10 +185,10 @@ class Bounds:
         found: dict[str, Linear] = {}
         if self.objective != "latency":
             found["energy"] = costs.energy
-        if self.objective != "energy" and self._port is not None:
-            found["port"] = costs.ports[self._port]
+        for number, (port, rate) in enumerate(self._rates.items() if self.objective != "energy" else ()):
+            found[f"port {number}"] = costs.ports[port]
             if self.objective not in ("latency", "energy-then-latency"):
-                found["both"] = _sum(costs.energy, found["port"], self._rate)
+                found[f"both {number}"] = _sum(costs.energy, costs.ports[port], rate)
         return found
 
     def _from_any(self, chosen: Chosen, least: dict[str, list[Least]], below: float) -> Bounded:
@@ -207,20 +221,25 @@ class Bounds:
     def _combined(self, steps: Floats, known: dict[str, Floats]) -> Floats:
         """``[N]``: bounds on the objective from bounds on energy, port cycles, and their weighted sum, as far as known."""
         # Cycles are whole numbers; the factor is for the rounding of the sums above.
-        latency = np.maximum(steps, np.ceil(known["port"] * (1 - 1e-12))) if "port" in known else steps
+        latency = steps
+        for name, cycles in known.items():
+            if name.startswith("port"):
+                latency = np.maximum(latency, np.ceil(cycles * (1 - 1e-12)))
         if "energy" not in known:
             return latency if self.objective == "latency" else np.zeros(len(steps))
         energy = known["energy"]
         possible = np.isfinite(energy) & np.isfinite(latency)
         energy, latency = np.where(possible, energy, 0.0), np.where(possible, latency, 1.0)
         bounds = objective_value(self.objective, energy, latency)
-        if "both" in known:
-            total, rate = np.where(possible, known["both"], 0.0), self._rate
+        for number, rate in enumerate(self._rates.values()):
+            if f"both {number}" not in known:
+                continue
+            total = np.where(possible, known[f"both {number}"], 0.0)
             turn = (total - energy) / rate
             last = np.maximum(latency, np.floor(turn))
             ends = [(np.maximum(energy, total - rate * delay), delay) for delay in (latency, last)]
             ends.append((energy, np.maximum(latency, np.ceil(turn))))
-            bounds = np.minimum.reduce([objective_value(self.objective, *end) for end in ends])
+            bounds = np.maximum(bounds, np.minimum.reduce([objective_value(self.objective, *end) for end in ends]))
         return np.where(possible, bounds, np.inf)
 
 
