@@ -8,7 +8,7 @@ of the tiling of Gemmini's own library. What it leaves open, and what is assumed
 * a layer's library tiling ran first and found nothing in that cache, its given mapping ran next and found everything;
 * the library is the one of 2022, whose tilings the file spells out and whose images are square;
 * a mapping that spreads a dim over fewer than 16 rows or columns of the array ran as if it used all of them: the layer counts as
-  that much wider (the random mappings say so: without this their rank correlation is 0.90, with it 0.95);
+  that much wider (the random mappings say so: on every tenth row their rank correlation is 0.90 without this, 0.95 with it);
 * library tilings ran on the default sizes; given mappings on memories twice as large as the mapping uses (the other half holds
   the next tile), up to the next power of two.
 """
