@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -39,7 +40,12 @@ def inputs(model: Any, plan: Plan, *, run: bool = False) -> dict[str, Any]:
         return {"input_ids": ids, **({"pixel_values": _image(config.vision_config, plan, model.dtype)} if both else {})}
     if not (getattr(model, "can_generate", lambda: False)() or hasattr(config, "use_cache")):
         raise InvalidInput(f"decode: {plan.name} ({type(model).__name__}) keeps no key/value cache, expected a decoder")
-    return {"input_ids": ids, "past_key_values": _cache(model, plan, run), "use_cache": True}
+    return {"input_ids": ids, cache_name(model): _cache(model, plan, run), "use_cache": True}
+
+
+def cache_name(model: Any) -> str:
+    """What the key/value cache is called among a model's arguments and in its output: `transformers` renamed it in 5.24."""
+    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
 
 
 def _refuse(plan: Plan, what: str, *names: str) -> None:
@@ -77,7 +83,7 @@ def _cache(model: Any, plan: Plan, run: bool) -> Any:
     if run or kinds != {"full_attention"} or getattr(config, "kv_lora_rank", None) or getattr(config, "sliding_window", None):
         ids = torch.zeros(plan.batch, past, dtype=torch.long)
         with torch.no_grad():
-            return model(input_ids=ids, use_cache=True).past_key_values
+            return getattr(model(input_ids=ids, use_cache=True), cache_name(model))
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     cache = DynamicCache(config=config)
@@ -108,7 +114,7 @@ def _encoder_decoder(model: Any, plan: Plan, main: str) -> dict[str, Any]:
 
     return {
         "encoder_outputs": BaseModelOutput(last_hidden_state=before.encoder_last_hidden_state),
-        "past_key_values": before.past_key_values,
+        cache_name(model): getattr(before, cache_name(model)),
         "decoder_input_ids": torch.zeros(plan.batch, 1, dtype=torch.long),
         "use_cache": True,
     }

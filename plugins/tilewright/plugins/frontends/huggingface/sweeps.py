@@ -20,7 +20,7 @@ from tilewright.protocol import registry
 from tilewright.protocol.errors import InvalidInput, TilewrightError
 from tilewright.protocol.workload import Dim, Edge, Node, Operator, Rank, Tensor, Workload
 
-from .inputs import inputs
+from .inputs import cache_name, inputs
 from .models import Plan, build, configure
 
 #: Fields of a plan in which shapes are affine.
@@ -64,7 +64,7 @@ def _recorded(plan: Plan, recorder: Any, *, run: bool) -> Workload:
             if plan.past and not run:
                 raise _Unfit from error
             raise InvalidInput(f"{plan.name}: cannot be run: {type(error).__name__}: {error}") from error
-        cache = keywords.get("past_key_values")
+        cache = keywords.get(cache_name(model))
         if cache is not None and cache.get_seq_length() != (plan.past or 0) + 1:
             raise InvalidInput(f"decode: {plan.name} ({type(model).__name__}) does not use a key/value cache, expected a decoder")
     return workload
