@@ -34,8 +34,8 @@ class ValidationReport(msgspec.Struct, frozen=True):
     #: Cases not compared, with the reason in `groups`.
     skipped: int = 0
     groups: dict[str, ValidationReport] = {}
-    #: Figures that are no errors, by what they are (with their unit); left out where a suite has none.
-    figures: dict[str, float] | msgspec.UnsetType = msgspec.UNSET
+    #: Figures that are no errors, by what they are (with their unit); empty where a suite has none.
+    figures: dict[str, float] = {}
 
     @classmethod
     def of(

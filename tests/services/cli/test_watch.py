@@ -17,7 +17,7 @@ from tilewright.protocol.codec import encode
 from tilewright.protocol.keys import message_id, new_run_id
 from tilewright.protocol.messages import Event, RunRequest, pack
 from tilewright.protocol.run import RunState, StageState
-from tilewright.protocol.subjects import RUNS_BUCKET, EventKind, event_subject
+from tilewright.protocol.subjects import CANCEL, RUN_STREAM, RUNS_BUCKET, EventKind, event_subject
 from tilewright.services.cli import follow, running
 from tilewright.services.cli.follow import Follower
 from tilewright.services.cli.progress import Happening
@@ -139,6 +139,12 @@ async def test_ctrl_c_twice_cancels(acted: Acted, eventually: Eventually, monkey
     os.kill(os.getpid(), signal.SIGINT)
     await eventually(lambda: len(view.notes) == 1)
     os.kill(os.getpid(), signal.SIGINT)
+
+    async def asked() -> bool:
+        return CANCEL in await acted.bus.subjects(RUN_STREAM, ">")
+
+    await eventually(asked)
+    await acted.put(status="cancelled")
     async with asyncio.timeout(20):
         state = await watching
     assert state is not None and state.cancelled and state.exit_code == 4

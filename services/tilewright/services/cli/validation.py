@@ -68,7 +68,7 @@ def figures(report: ValidationReport) -> Table | None:
     rows: list[tuple[str, dict[str, float]]] = []
 
     def add(name: str, each: ValidationReport) -> None:
-        if each.figures is not msgspec.UNSET:
+        if each.figures:
             rows.append((name, each.figures))
         for inner, group in each.groups.items():
             add(f"{name}: {inner}" if name else inner, group)
