@@ -330,7 +330,7 @@ def test_validate() -> None:
     assert table.exit_code == 0
     assert "0.125 %" in table.stdout and "gemm" in table.stdout
     said = last_line(tilewright("validate", "toy", "--json"))
-    assert list(said) == ["suite", "file", "cases", "exact", "within_1pct", "mape", "max_error", "spearman", "skipped", "groups"]
+    assert list(said) == ["suite", "file", "cases", "exact", "within_1pct", "mape", "max_error", "spearman", "skipped", "groups", "figures"]
     assert (said["mape"], said["spearman"], said["groups"]["gemm"]["within_1pct"]) == (0.125, None, None)
 
 
