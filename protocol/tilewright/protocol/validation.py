@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import json
 import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -78,3 +80,15 @@ def read(path: Path) -> bytes:
     if len(data) > MAX_BYTES:
         raise InvalidInput(f"{path}: more than {MAX_BYTES >> 20} MiB")
     return data
+
+
+def read_object(path: str | None, shipped: Path, keys: Iterable[str]) -> dict[str, Any]:
+    """The JSON object in a reference file (none: the one that a suite ships), which must have some keys; `InvalidInput` if not."""
+    try:
+        found: dict[str, Any] = json.loads(read(Path(path) if path else shipped))
+        missing = set(keys) - set(found)
+    except (ValueError, TypeError) as error:
+        raise InvalidInput(f"{path}: {error}, expected one JSON object") from None
+    if missing:
+        raise InvalidInput(f"{path}: no {', '.join(sorted(missing))}, expected the records that the shipped {shipped.name} has")
+    return found

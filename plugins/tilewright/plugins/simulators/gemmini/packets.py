@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -25,20 +26,10 @@ def read_packets(offset: int, length: int, row_bytes: int, beat: int, largest: i
 
     `row_bytes` is the width of a local row; a request never waits for another one, so a row that two of them share is written twice.
     """
-    packets = []
-    done = 0
-    while done < length:
-        at = (offset + done) % largest
-        size, useful = 0, 0
-        candidate = beat
-        while candidate <= largest:
-            gain = min(candidate - at % candidate, length - done)
-            if gain > useful:
-                size, useful = candidate, gain
-            candidate *= 2
-        packets.append(_packet(size, at % size, useful, done % row_bytes, row_bytes, beat))
-        done += useful
-    return tuple(packets)
+    return tuple(
+        _packet(size, at % size, useful, done % row_bytes, row_bytes, beat)
+        for done, at, size, useful in _requests(offset, length, beat, largest)
+    )
 
 
 def _packet(size: int, shift: int, useful: int, row_offset: int, row_bytes: int, beat: int) -> Packet:
@@ -62,7 +53,11 @@ def _packet(size: int, shift: int, useful: int, row_offset: int, row_bytes: int,
 @lru_cache(maxsize=4096)
 def write_packets(offset: int, length: int, beat: int, largest: int) -> tuple[int, ...]:
     """Beats of each write request for `length` bytes at `offset` (address modulo `largest`)."""
-    beats = []
+    return tuple(size // beat for _, _, size, _ in _requests(offset, length, beat, largest))
+
+
+def _requests(offset: int, length: int, beat: int, largest: int) -> Iterator[tuple[int, int, int, int]]:
+    """(Bytes before, address modulo `largest`, size, useful bytes) of each request: the smallest that brings the most useful bytes."""
     done = 0
     while done < length:
         at = (offset + done) % largest
@@ -73,6 +68,5 @@ def write_packets(offset: int, length: int, beat: int, largest: int) -> tuple[in
             if gain > useful:
                 size, useful = candidate, gain
             candidate *= 2
-        beats.append(size // beat)
+        yield done, at, size, useful
         done += useful
-    return tuple(beats)

@@ -11,7 +11,6 @@ for single layers, proven.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -126,11 +125,4 @@ def layer(stated: dict[str, Any]) -> Operator:
 
 def load(path: str | None) -> dict[str, Any]:
     """The records of a file."""
-    try:
-        records: dict[str, Any] = json.loads(validation.read(Path(path) if path else DATA))
-        missing = {"single", "accelforge", "networks"} - set(records)
-    except (ValueError, TypeError) as error:
-        raise InvalidInput(f"{path}: {error}, expected one JSON object") from None
-    if missing:
-        raise InvalidInput(f"{path}: no {', '.join(sorted(missing))}, expected the records that the shipped {DATA.name} has")
-    return records
+    return validation.read_object(path, DATA, ("single", "accelforge", "networks"))

@@ -9,7 +9,6 @@ longer); at or below it there is none.
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import Any, ClassVar
@@ -105,11 +104,4 @@ def layer(stated: dict[str, Any]) -> Operator:
 
 def load(path: str | None) -> dict[str, Any]:
     """The records of a file."""
-    try:
-        data: dict[str, Any] = json.loads(validation.read(Path(path) if path else DATA))
-        missing = {"architectures", "layers", "records"} - set(data)
-    except (ValueError, TypeError) as error:
-        raise InvalidInput(f"{path}: {error}, expected one JSON object") from None
-    if missing:
-        raise InvalidInput(f"{path}: no {', '.join(sorted(missing))}, expected what the shipped {DATA.name} has")
-    return data
+    return validation.read_object(path, DATA, ("architectures", "layers", "records"))
